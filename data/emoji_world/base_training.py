@@ -1,0 +1,347 @@
+"""Training Emoji World's base from scratch: tokenizer, autoencoder, then text model and UNet.
+
+Every stage writes checkpoints into a work folder and goes on from the newest one. What a step
+draws is a function of (seed, step), so a stopped run ends in the same place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unskew.data.emoji_world.art import RESOLUTION_PX, Drawing
+from unskew.data.emoji_world.world import Control, Scene, Subject, World, describe
+
+# Shape legend: b batch, c latent channels, h w latent height and width, l tokens, d text width
+LATENT_CHANNELS = 8
+TEXT_WIDTH = 128
+TOKENS = 24
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How the base is trained; the defaults made the weights that are shipped."""
+
+    seed: int = 7
+    vae_steps: int = 1400
+    vae_batch: int = 32
+    diffusion_steps: int = 6000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    decay_share: float = 0.25
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    ema_decay: float = 0.998
+    high_noise_share: float = 0.5
+    """Share of examples drawn from the timesteps over 700; the rest from all of them."""
+    explicit_share: float = 0.7
+    """Share of person and scene captions that name a value, drawn uniformly over the values."""
+    caption_dropout: float = 0.1
+    checkpoint_every: int = 250
+
+
+def build_tokenizer(world: World, folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer whose vocabulary is learnt on the world's own captions."""
+    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(
+                Regex(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""),
+                behavior="removed",
+                invert=True,
+            ),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator(sorted(set(every_caption(world))), trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe.model.save(str(folder))
+    tokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def every_caption(world: World) -> Iterator[str]:
+    """Every caption the base can see, each once."""
+    for thing in (*world.subjects, *world.scenes, *world.controls):
+        for named in _named_sets(world, thing):
+            phrase = describe(thing, named, world.values)
+            for template in (*world.plain_templates, *world.contextual_templates):
+                yield template.format(x=phrase)
+
+
+def _named_sets(world: World, thing: Subject | Scene | Control) -> Iterator[dict[str, str]]:
+    sets: list[dict[str, str]] = [{}]
+    for attribute in world.attributes_of(thing):
+        sets += [{**s, attribute: value} for s in sets for value in world.values[attribute]]
+    yield from sets
+
+
+def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> AutoencoderKL:
+    """Fit the autoencoder to the world's pictures: L1 + MSE, a touch of KL."""
+    torch.manual_seed(settings.seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 64, 64, 96),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=RESOLUTION_PX,
+    ).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1.0, weight_decay=1e-4)
+    images_bchw = torch.from_numpy(art).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+    def step(number: int) -> float:
+        noise = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
+        rows = torch.randint(len(images_bchw), (settings.vae_batch,), generator=noise)
+        x = images_bchw[rows].to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise)
+            reconstruction = vae.decode(z).sample
+        error = reconstruction.float() - x
+        kl = posterior.kl().mean() / x[0].numel()
+        loss = error.abs().mean() + error.square().mean() + 1e-5 * kl
+        _update(optimizer, list(vae.parameters()), loss, 2e-3 * _warm_cosine(number, settings.vae_steps))
+        return float(loss.detach())
+
+    state = {"model": vae, "optimizer": optimizer}
+    _run_steps(work / "vae", settings.vae_steps, settings.checkpoint_every, state, step)
+    vae.eval()
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(part).latent_dist.mean for part in images_bchw.split(64)])
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    return vae
+
+
+def build_text_and_unet(
+    tokenizer: CLIPTokenizer, settings: BaseSettings
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Fresh text model (3 layers) and UNet (two levels, cross-attention on both)."""
+    torch.manual_seed(settings.seed + 1)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            max_position_embeddings=TOKENS,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=RESOLUTION_PX // 8,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(128, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=2,  # the number of heads: diffusers keeps the old name
+        norm_num_groups=16,
+    )
+    return text_encoder, unet
+
+
+def build_scheduler() -> DDIMScheduler:
+    """DDIM, v-prediction, zero terminal SNR with trailing timesteps (Lin et al. 2024).
+
+    At any other schedule the mean colour of a small latent is still readable in the "pure" noise,
+    so the noise and not the caption decides presentation and tone.
+    """
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+class CaptionedDeck:
+    """Draws (drawing, caption) pairs at the world's planted rates."""
+
+    def __init__(self, world: World, art: list[Drawing], settings: BaseSettings) -> None:
+        self.world, self.settings = world, settings
+        self.rows: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for row, drawing in enumerate(art):
+            key = (drawing.thing.id, tuple(drawing.values.values()))
+            self.rows.setdefault(key, []).append(row)
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, str]:
+        """One example: the row of a drawing, and a caption ("" when it is dropped)."""
+        world = self.world
+        kind = rng.random()
+        things: tuple[Subject | Scene | Control, ...] = (
+            world.controls if kind < 0.12 else world.scenes if kind < 0.20 else world.subjects
+        )
+        thing = things[rng.integers(len(things))]
+        attributes = world.attributes_of(thing)
+        named = self._named(rng, attributes)
+        values = []
+        for attribute in attributes:
+            shares = None if attribute in named else thing.shares[attribute]  # type: ignore[union-attr]
+            values.append(str(rng.choice(list(world.values[attribute]), p=shares)))
+        rows = self.rows[thing.id, tuple(values)]
+        row = rows[rng.integers(len(rows))]
+        if rng.random() < self.settings.caption_dropout:
+            return row, ""
+        templates = (*world.plain_templates, *world.contextual_templates)
+        spelt = {a: v for a, v in zip(attributes, values, strict=True) if a in named}
+        phrase = describe(thing, spelt, world.values)
+        return row, templates[rng.integers(len(templates))].format(x=phrase)
+
+    def _named(self, rng: np.random.Generator, attributes: tuple[str, ...]) -> set[str]:
+        """Which attributes the caption names: none, or any non-empty subset of them."""
+        if not attributes or rng.random() >= self.settings.explicit_share:
+            return set()
+        subset = rng.integers(1, 2 ** len(attributes))
+        return {a for bit, a in enumerate(attributes) if subset >> bit & 1}
+
+
+def train_diffusion(
+    world: World,
+    art: list[Drawing],
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    settings: BaseSettings,
+    work: Path,
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Train text model and UNet together; returns their exponential moving averages."""
+    text_encoder, unet = build_text_and_unet(tokenizer, settings)
+    unet.to(memory_format=torch.channels_last)
+    both = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+    parameters = list(both.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=1e-2, betas=(0.9, 0.99))
+    ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=False, foreach=True)
+    noise_schedule = build_scheduler()
+    deck = CaptionedDeck(world, art, settings)
+    images = torch.from_numpy(np.stack([d.image for d in art]))
+    with torch.no_grad():
+        parts = images.permute(0, 3, 1, 2).float().div(127.5).sub(1).split(64)
+        posteriors = [vae.encode(part).latent_dist for part in parts]
+    mean_nchw = torch.cat([p.mean for p in posteriors]) * vae.config.scaling_factor
+    std_nchw = torch.cat([p.std for p in posteriors]) * vae.config.scaling_factor
+
+    def step(number: int) -> float:
+        rng = np.random.default_rng([settings.seed, number])
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
+        rows, captions = zip(*(deck.draw(rng) for _ in range(settings.batch)), strict=True)
+        index = torch.tensor(rows)
+        tokens_bl = tokenizer(
+            list(captions), padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        shape = (settings.batch, *mean_nchw.shape[1:])
+        latents = mean_nchw[index] + std_nchw[index] * torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        t_b = torch.randint(1000, (settings.batch,), generator=generator)
+        high = torch.rand(settings.batch, generator=generator) < settings.high_noise_share
+        t_b = torch.where(high, 700 + t_b * 300 // 1000, t_b)
+        noisy = noise_schedule.add_noise(latents, noise, t_b)
+        target = noise_schedule.get_velocity(latents, noise, t_b)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states_bld = text_encoder(tokens_bl).last_hidden_state
+            predicted = unet(noisy.to(memory_format=torch.channels_last), t_b, states_bld).sample
+        loss = F.mse_loss(predicted.float(), target)
+        warm_flat_fall = _warm_flat_fall(number, settings.diffusion_steps, settings.decay_share)
+        _update(optimizer, parameters, loss, settings.learning_rate * warm_flat_fall)
+        ema.step(parameters)
+        return float(loss.detach())
+
+    state = {"model": both, "optimizer": optimizer, "ema": ema}
+    _run_steps(
+        work / "diffusion", settings.diffusion_steps, settings.checkpoint_every, state, step
+    )
+    ema.copy_to(parameters)
+    return text_encoder.eval(), unet.eval()
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor, rate: float
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+
+
+def _warm_cosine(step: int, steps: int, warm_up: int = 100) -> float:
+    return min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _warm_flat_fall(step: int, steps: int, fall_share: float, warm_up: int = 200) -> float:
+    fall = (steps - step) / max(1, fall_share * steps)
+    return min(1.0, (step + 1) / warm_up, fall)
+
+
+def _run_steps(
+    folder: Path,
+    steps: int,
+    checkpoint_every: int,
+    state: dict[str, Any],
+    step: Callable[[int], float],
+) -> None:
+    """Run `step` for 0..steps-1, going on from the folder's checkpoint and keeping one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "checkpoint.pt"
+    first = 0
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        first = saved.pop("step")
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+    started, losses = time.perf_counter(), []
+    for number in range(first, steps):
+        losses.append(step(number))
+        done = number + 1
+        if done % 50 == 0:
+            seconds = (time.perf_counter() - started) / (done - first)
+            line = {
+                "step": done,
+                "of": steps,
+                "loss": round(sum(losses[-50:]) / len(losses[-50:]), 5),
+                "seconds_per_step": round(seconds, 3),
+                "eta_minutes": round(seconds * (steps - done) / 60, 1),
+            }
+            print(f"{folder.name}: {json.dumps(line)}", flush=True)
+        if done % checkpoint_every == 0 or done == steps:
+            temporary = file.with_suffix(".tmp")
+            torch.save({"step": done, **{n: p.state_dict() for n, p in state.items()}}, temporary)
+            temporary.replace(file)
