@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from unskew.errors import UserError
 from unskew.runs import sha256_file
 
+EMBEDDED_BASE = "emoji-world"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -95,3 +97,12 @@ def base_sha256(folder: Path) -> str:
     for file in sorted(f for part in PARTS for f in (folder / part).rglob("*") if f.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def resolve_base(name: str) -> Path:
+    """The folder of a base: a path, or "emoji-world" for the embedded one. Raises UserError."""
+    if name != EMBEDDED_BASE:
+        return Path(name)
+    world = importlib.util.find_spec("unskew.data.emoji_world")
+    assert world is not None and world.origin is not None
+    return Path(world.origin).parent / "base"

@@ -291,6 +291,21 @@ def train_diffusion(
     return text_encoder.eval(), unet.eval()
 
 
+def load_ema(
+    tokenizer: CLIPTokenizer, settings: BaseSettings, work: Path
+) -> tuple[int, CLIPTextModel, UNet2DConditionModel]:
+    """Steps done, text model and UNet from the averages in the newest checkpoint."""
+    text_encoder, unet = build_text_and_unet(tokenizer, settings)
+    both = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+    saved = torch.load(work / "diffusion" / "checkpoint.pt", weights_only=True)
+    with torch.no_grad():
+        for parameter, average in zip(
+            both.parameters(), saved["ema"]["shadow_params"], strict=True
+        ):
+            parameter.copy_(average)
+    return int(saved["step"]), text_encoder.eval(), unet.eval()
+
+
 def _update(
     optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor, rate: float
 ) -> None:

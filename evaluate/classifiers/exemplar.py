@@ -1,0 +1,182 @@
+"""The exemplar classifier: a picture is what its nearest labelled picture is.
+
+Labelled folder in, classifier out. It fits worlds of drawings, logos or icons, where pixels say
+what is shown; photographs need a model that was trained to read them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unskew.attributes import SUBJECT
+from unskew.errors import UserError
+
+FEATURE_PX = 64
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a classifier says of one attribute on n pictures."""
+
+    values: tuple[str, ...]
+    """The K values, in the attribute's order."""
+    value_n: NDArray[np.int64]
+    """(n,) index into `values`; -1 where unreadable."""
+    probability_nk: NDArray[np.float32]
+    """(n, K); zeros where unreadable."""
+
+    @property
+    def readable_n(self) -> NDArray[np.bool_]:
+        """(n,) whether the picture could be read."""
+        return self.value_n >= 0
+
+
+def pixel_features(images_nhwc: NDArray[np.uint8], size_px: int = FEATURE_PX) -> NDArray[np.float32]:
+    """(n, size * size * 3) RGB in [0, 1], pictures of another size averaged or stretched to it."""
+    if images_nhwc.shape[1:3] != (size_px, size_px):
+        images_nhwc = np.stack(
+            [
+                np.asarray(
+                    Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BOX)
+                )
+                for image in images_nhwc
+            ]
+        )
+    return (images_nhwc.reshape(len(images_nhwc), -1) / 255).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ExemplarClassifier:
+    """Reads every attribute that its exemplars are labelled with, `subject` among them."""
+
+    name: str
+    features_nd: NDArray[np.float32]
+    """(n, d) the exemplars' pixels."""
+    labels: Mapping[str, tuple[tuple[str, ...], NDArray[np.int64]]]
+    """Attribute -> (values, (n,) index of each exemplar's value, -1 where it has none)."""
+
+    @cached_property
+    def _between_subjects_n(self) -> NDArray[np.float32]:
+        """(n,) squared distance from each exemplar to the nearest one of another subject."""
+        squared = _squared_distances(self.features_nd, self.features_nd)
+        subject_n = self.labels[SUBJECT][1]
+        squared[subject_n[:, None] == subject_n[None, :]] = np.inf
+        nearest: NDArray[np.float32] = squared.min(axis=1)
+        return nearest
+
+    @cached_property
+    def limit(self) -> float:
+        """Squared distance past which a picture is unreadable.
+
+        A picture further from every exemplar than exemplars commonly are from another subject's
+        (the median) shows nothing that is known.
+        """
+        return float(np.median(self._between_subjects_n))
+
+    def read(self, images_nhwc: NDArray[np.uint8], attributes: Sequence[str]) -> dict[str, Readings]:
+        """Readings of (n, h, w, 3) uint8 RGB pictures, by attribute.
+
+        A picture is unreadable when it is past `limit`, and for an attribute that its nearest
+        exemplar does not have. Raises UserError for an attribute without labels.
+        """
+        unknown = [attribute for attribute in attributes if attribute not in self.labels]
+        if unknown:
+            raise UserError(
+                f"classifier {self.name} cannot read {unknown[0]!r} (its exemplars are labelled "
+                f"with: {', '.join(self.labels)}): add that column to their metadata.jsonl"
+            )
+        squared_nm = _squared_distances(pixel_features(images_nhwc), self.features_nd)
+        nearest_n = squared_nm.argmin(axis=1)
+        known_n = squared_nm.min(axis=1) <= self.limit
+        temperature = 0.05 * self.limit
+        readings = {}
+        for attribute in attributes:
+            values, label_m = self.labels[attribute]
+            by_value = np.stack(
+                [
+                    np.where(label_m == k, squared_nm, np.inf).min(axis=1)
+                    for k in range(len(values))
+                ],
+                axis=1,
+            )
+            value_n = np.where(known_n, label_m[nearest_n], -1)
+            closeness = np.exp((by_value.min(axis=1, keepdims=True) - by_value) / temperature)
+            probability = closeness / closeness.sum(axis=1, keepdims=True)
+            probability[value_n < 0] = 0
+            readings[attribute] = Readings(values, value_n, probability.astype(np.float32))
+        return readings
+
+
+def _squared_distances(
+    a_nd: NDArray[np.float32], b_md: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(n, m) mean squared differences, by |a|^2 - 2ab + |b|^2."""
+    squared = (a_nd**2).sum(1)[:, None] - 2 * a_nd @ b_md.T + (b_md**2).sum(1)[None, :]
+    return np.asarray(np.maximum(squared, 0) / a_nd.shape[1])
+
+
+def fit(
+    name: str,
+    images_nhwc: NDArray[np.uint8],
+    labels: Mapping[str, Sequence[str | None]],
+    values: Mapping[str, Sequence[str]],
+) -> ExemplarClassifier:
+    """A classifier from pictures and, by attribute, each one's value (None where it has none).
+
+    `values` gives an attribute's values in order; one without an entry takes those of its labels.
+    """
+    encoded = {}
+    for attribute, column in labels.items():
+        found = dict.fromkeys(value for value in column if value is not None)
+        names = tuple(values.get(attribute, found))
+        index = {value: k for k, value in enumerate(names)}
+        encoded[attribute] = (names, np.array([index[v] if v is not None else -1 for v in column]))
+    return ExemplarClassifier(name, pixel_features(images_nhwc), encoded)
+
+
+def fit_folder(folder: Path, attributes: Mapping[str, Sequence[str]]) -> ExemplarClassifier:
+    """A classifier from a labelled imagefolder; `attributes` gives each one's values in order.
+
+    Raises UserError when the folder or a picture is missing, or a label is no known value.
+    """
+    metadata = folder / "metadata.jsonl"
+    if not metadata.is_file():
+        raise UserError(
+            f"exemplar folder {folder} has no metadata.jsonl: it needs one line a picture with "
+            "file_name, subject and the attributes; `unskew data` writes one for Emoji World"
+        )
+    rows = [json.loads(line) for line in metadata.read_text("utf-8").splitlines()]
+    labels: dict[str, list[str | None]] = {SUBJECT: [row[SUBJECT] for row in rows]}
+    for attribute, values in attributes.items():
+        labels[attribute] = [_label(row, attribute, values, metadata) for row in rows]
+    images = np.stack([_open(folder, row["file_name"], metadata) for row in rows])
+    return fit(f"exemplars of {folder.name}", images, labels, attributes)
+
+
+def _label(
+    row: Mapping[str, Any], attribute: str, values: Sequence[str], where: Path
+) -> str | None:
+    value: str | None = row.get(attribute)
+    if value is not None and value not in values:
+        raise UserError(
+            f"{where}: {row['file_name']} has {attribute} = {value!r} (allowed: {list(values)})"
+        )
+    return value
+
+
+def _open(folder: Path, name: str, where: Path) -> NDArray[np.uint8]:
+    file = folder / name
+    if not file.is_file() or folder.resolve() not in file.resolve().parents:
+        raise UserError(f"{where} names {name!r}, which is not a picture in {folder}")
+    with Image.open(file) as image:
+        small = image.convert("RGB").resize((FEATURE_PX, FEATURE_PX), Image.Resampling.BOX)
+        return np.asarray(small)

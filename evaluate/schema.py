@@ -1,0 +1,291 @@
+"""What `results.json` says: its rows, its settings and its gate, as frozen models.
+
+The file is read by gates, cards, reports and other tools. `evaluate/results.py` fills it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unskew.errors import UserError
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Interval = tuple[float, float]
+Role = Literal["neutral", "explicit", "control"]
+Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
+Preserved = Literal["kept", "lost", "inconclusive"]
+Inference = Literal["prompts", "subjects", "these_prompts"]
+"""What was resampled: prompts, subjects (which have several prompts each), or, for fewer than ten
+of them and for fixed suites, the seeds, so that the row speaks of these prompts only."""
+
+
+class Model(BaseModel):
+    """Frozen, closed, without infinities: what every part of the file shares."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Margins(Model):
+    """How much change is too little to matter, set before the study and stored with it."""
+
+    imbalance: float = Field(0.05, gt=0, le=1)
+    """A change whose interval lies within +- this is `no_change`."""
+    fidelity: float = Field(0.03, gt=0, le=1)
+    """Largest loss of share of explicit prompts obeyed, and of subjects right."""
+    control: float = Field(0.03, gt=0, le=1)
+    """Largest loss of share of control subjects right."""
+    overshoot: float = Field(0.10, ge=0, le=1)
+    """A prompt overshoots when it left the target on the other side by more than this share."""
+    drift: float = Field(0.05, gt=0)
+    """Largest drift of control pictures, in the baseline's mean distance between two different
+    control prompts (0 = none, 1 = as far as from one thing to another)."""
+
+
+class Needed(Model):
+    """Roughly how many would settle an inconclusive row, by scaling its standard error."""
+
+    unit: Literal["prompts", "subjects", "seeds"]
+    count: int
+
+
+class PromptArm(Model):
+    """One prompt in one arm."""
+
+    n_readable: int
+    shares: dict[str, float]
+    """Value -> share of the readable pictures; empty when none is readable."""
+    imbalance: float | None
+    """Null with fewer than two readable pictures."""
+
+
+class PromptRow(Model):
+    """One prompt of a representation row."""
+
+    prompt_id: str
+    text: str
+    subject: str
+    target: dict[str, float]
+    baseline: PromptArm
+    treated: PromptArm | None
+    change: float | None
+    """Imbalance treated - baseline; below 0 is better."""
+    p_value: float | None
+    """Arm-swap permutation test over the seeds of this prompt."""
+    p_adjusted: float | None
+    """Benjamini-Hochberg over the prompts of this row."""
+    overshoot: bool | None
+
+
+class ArmRepresentation(Model):
+    """What one arm shows over a suite: means over prompts (or over subjects)."""
+
+    shares: dict[str, float]
+    shares_ci95: dict[str, Interval]
+    imbalance: float
+    """0 = on target, 1 = as far as possible; may be slightly negative in a sample."""
+    imbalance_ci95: Interval
+    gap: float
+    """sqrt(max(imbalance, 0)): the unsquared figure that is usually published."""
+    unreadable_rate: float
+    unreadable_ci95: Interval
+
+
+class Change(Model):
+    """Treated - baseline, paired; below 0 is better."""
+
+    imbalance: float
+    ci95: Interval
+    p_value: float
+    p_adjusted: float | None
+    """Holm over the declared primaries; null for a row that is not primary."""
+    relative_reduction: float | None
+    """1 - treated / baseline of the suite means (1 = all skew gone); null when the baseline's
+    imbalance is under .05."""
+    overshoot_rate: float
+    """Share of prompts that crossed the target and left it by more than the margin."""
+    overshoot_by_chance: float
+    """The overshoot rate that arms exactly on target would show with as many pictures."""
+    worst_case: Interval
+    """Where the change could lie had every unreadable picture been read; no sampling error."""
+
+
+class RepresentationRow(Model):
+    """How one attribute is shown over one neutral suite. An audit has no treated, no change."""
+
+    attribute: str
+    suite: str
+    arm: str
+    against: str | None
+    inference: Inference
+    primary: bool
+    n_prompts: int
+    """Prompts in the estimate; those left out are in `left_out`."""
+    n_clusters: int
+    """Subjects behind them, where subjects have several prompts; else the prompts."""
+    n_seeds: int
+    target: dict[str, float]
+    """Mean over prompts, should prompts override the attribute's target."""
+    baseline: ArmRepresentation
+    treated: ArmRepresentation | None
+    change: Change | None
+    corrected: None = None
+    """Reserved for figures corrected for the classifier's error."""
+    per_prompt: tuple[PromptRow, ...]
+    left_out: tuple[str, ...]
+    """Prompts with too few readable pictures in an arm; they are in `worst_case` only."""
+    verdict: Verdict | None
+    needed: Needed | None
+    notes: tuple[str, ...]
+
+
+class RateChange(Model):
+    """Treated - baseline; below 0 is worse."""
+
+    value: float
+    ci95: Interval
+
+
+class ValueRates(Model):
+    """Rates among the prompts that ask for one value."""
+
+    n_prompts: int
+    baseline_rate: float
+    treated_rate: float | None
+
+
+class FidelityRow(Model):
+    """How often the pictures show what the words ask for. An unreadable picture counts as not."""
+
+    attribute: str
+    """`subject` asks for the right thing shown."""
+    suite: str
+    arm: str
+    against: str | None
+    inference: Inference
+    n_prompts: int
+    n_clusters: int
+    n_seeds: int
+    baseline_rate: float
+    baseline_ci95: Interval
+    treated_rate: float | None
+    treated_ci95: Interval | None
+    change: RateChange | None
+    by_value: dict[str, ValueRates]
+    margin: float
+    verdict: Preserved | None
+    needed: Needed | None
+    notes: tuple[str, ...]
+
+
+class DriftRow(Model):
+    """How far the pictures of control prompts moved, beyond what other seeds would do."""
+
+    suite: str
+    arm: str
+    against: str
+    inference: Inference
+    n_prompts: int
+    n_clusters: int
+    n_seeds: int
+    metric: str
+    excess: float
+    """0 = no drift, 1 = as far as another control prompt; may be slightly negative."""
+    ci95: Interval
+    margin: float
+    verdict: Preserved
+    needed: Needed | None
+
+
+class Gate(Model):
+    """Whether what the settings ask holds; `passed` is null when they ask nothing."""
+
+    passed: bool | None
+    reasons: tuple[str, ...]
+
+
+class Counts(Model):
+    """Pictures: planned, generated, and generated with none of their readings unreadable."""
+
+    planned: int
+    generated: int
+    readable: int
+
+
+class ArmSummary(Model):
+    """One thing under test."""
+
+    role: Literal["baseline", "treated"]
+    counts: Counts
+    facts: dict[str, Any]
+    """What the study knows of it, such as the adapter's sha256 and weight."""
+
+
+class AttributeSettings(Model):
+    """An attribute as it was measured."""
+
+    title: str
+    values: tuple[str, ...]
+    target: dict[str, float]
+    caveat: str
+    classifiers: tuple[str, ...]
+
+
+class SuiteSettings(Model):
+    """A suite as it was measured."""
+
+    role: Role
+    n_prompts: int
+    n_seeds: int
+    fixed: bool
+
+
+class ResultSettings(Model):
+    """What was decided before the pictures were looked at."""
+
+    attributes: dict[str, AttributeSettings]
+    suites: dict[str, SuiteSettings]
+    primaries: tuple[tuple[str, str], ...]
+    """(attribute, suite) pairs whose claims are guarded by Holm."""
+    margins: Margins
+    resampling_seed: int
+    gate: tuple[tuple[str, str], ...]
+    """(attribute, suite) pairs that must be improved; all that is preserved must then be kept."""
+    study: dict[str, Any]
+    """The study's own settings, as resolved."""
+
+
+class Results(Model):
+    """The whole of `results.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["complete", "incomplete"]
+    """`incomplete` when pictures that were planned have no readings."""
+    baseline: str
+    arms: dict[str, ArmSummary]
+    settings: ResultSettings
+    counts: Counts
+    representation: tuple[RepresentationRow, ...]
+    fidelity: tuple[FidelityRow, ...]
+    drift: tuple[DriftRow, ...]
+    gate: Gate
+
+
+def load_results(path: Path) -> Results:
+    """Read a `results.json`. Raises UserError when it is missing or is not one of ours."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run the study first, or give its run folder")
+    try:
+        return Results.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(
+            f"{path} is not a results.json of schema version {SCHEMA_VERSION}: {where}: "
+            f"{first['msg']} ({error.error_count()} problems); run the study again"
+        ) from None

@@ -1,0 +1,195 @@
+"""The command line over a table of settings, read by tyro.
+
+tyro sees a mirror of the settings whose leaves take any words, with the loaded values as defaults:
+it prints the help and sorts words to options. What the words mean is left to the settings model,
+so that all that is wrong can be said at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+import yaml
+from tyro.constructors import PrimitiveConstructorSpec
+
+from unskew.schema import Schema, allowed, branches, kinds, parts
+
+MUST_BE_GIVEN = "none, must be given"
+METAVARS = {"array": "...", "object": "'{...}'", "boolean": "[true|false]"}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was asked for on the command line."""
+
+    given: dict[str, Any]
+    """Dotted name -> value, texts still to be read as what the setting is."""
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What stood after an option."""
+
+    words: tuple[str, ...]
+
+
+def read_command_line(
+    schema: Schema,
+    values: Mapping[str, Any],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+) -> CommandLine:
+    """Sort `argv` to the schema's settings. `--help` prints itself and raises SystemExit(0).
+
+    `values` are the loaded ones, shown as defaults.
+    """
+    mirror, unknown = tyro.cli(
+        _group(schema, values, schema["properties"]),
+        args=list(argv),
+        prog=prog,
+        description=description,
+        return_unknown_args=True,
+        use_underscores=True,
+    )
+    names: list[str] = []
+    given: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def visit(mirror: object, schema: Schema, value: Any, prefix: str) -> None:
+        for name, part in (parts(schema, value) or {}).items():
+            path, inner = f"{prefix}{name}", getattr(mirror, f"_{name}")
+            if dataclasses.is_dataclass(inner) and not isinstance(inner, _Words):
+                visit(inner, part, _inside(value, name), f"{path}.")
+                continue
+            names.append(path)
+            if isinstance(inner, _Words):
+                try:
+                    given[path] = _value(part, inner.words)
+                except ValueError as error:
+                    problems.append(f"{path} must be {allowed(part)}, {error}")
+
+    visit(mirror, schema, values, "")
+    return CommandLine(given, problems + _unknown_problems(unknown, names))
+
+
+def _group(schema: Schema, value: object, inner: Mapping[str, Schema]) -> type:
+    """A dataclass that mirrors one table of settings."""
+    fields = []
+    for name, part in inner.items():
+        here = _inside(value, name)
+        nested = parts(part, here)
+        kind = _leaf(part) if nested is None else _group(part, here, nested)
+        default = dataclasses.field(default_factory=kind if nested is not None else _constant(here))
+        about = tyro.conf.arg(name=name, help=part.get("description", ""))
+        fields.append((f"_{name}", Annotated[kind, about], default))
+    group = dataclasses.make_dataclass("Group", fields)
+    group.__doc__ = str(schema.get("description", " "))
+    return group
+
+
+def _inside(value: Any, name: str) -> Any:
+    if isinstance(value, list):
+        return value[int(name)]
+    return value.get(name, MUST_BE_GIVEN) if isinstance(value, Mapping) else MUST_BE_GIVEN
+
+
+def _constant(value: object) -> Any:
+    return lambda: value
+
+
+def _leaf(schema: Schema) -> Any:
+    return Annotated[
+        Any,
+        PrimitiveConstructorSpec(
+            nargs="*",
+            metavar=_metavar(schema),
+            instance_from_str=lambda words: _Words(tuple(words)),
+            is_instance=lambda value: True,
+            str_from_instance=_shown,
+        ),
+    ]
+
+
+def _metavar(schema: Schema) -> str:
+    """How help shows what may stand after an option: INTEGER>=1, {auto,never}|PATH."""
+    return "|".join(dict.fromkeys(map(_branch_metavar, branches(schema))))
+
+
+def _branch_metavar(branch: Schema) -> str:
+    if "enum" in branch:
+        return "{" + ",".join(map(str, branch["enum"])) + "}"
+    kind = branch.get("type", "any")
+    if "const" in branch or kind == "null":
+        return str(branch.get("const", "null"))
+    if kind == "array":
+        return f"{_metavar(branch.get('items', {}))} ..."
+    words = allowed(branch).removeprefix("an ").removeprefix("a ")
+    return METAVARS.get(kind) or words.upper().replace(" ", "")
+
+
+def _shown(value: Any) -> list[str]:
+    if isinstance(value, list | tuple) and not any(isinstance(v, dict | list) for v in value):
+        return [str(v) for v in value] or ["[]"]
+    if isinstance(value, list | dict):
+        return [yaml.safe_dump(value, default_flow_style=True, sort_keys=False).strip()]
+    return ["null" if value is None else str(value).lower() if value in (True, False) else str(value)]
+
+
+def _value(schema: Schema, words: tuple[str, ...]) -> Any:
+    """What the words after an option say, for the model to check. Raises ValueError."""
+    may_be = kinds(schema)
+    only = words[0] if len(words) == 1 else None
+    if only is not None and only[0:1] in ("{", "["):
+        try:
+            return yaml.safe_load(only)
+        except yaml.YAMLError:
+            raise ValueError(f"got {only}, which is no YAML") from None
+    if only in ("null", "None") and "null" in may_be:
+        return None
+    if "array" in may_be and (only is None or not _is_one(schema, only)):
+        return list(words)
+    if not words and "boolean" in may_be:
+        return True
+    if only is None:
+        raise ValueError(f"got {' '.join(words)}" if words else "got nothing")
+    return only
+
+
+def _is_one(schema: Schema, word: str) -> bool:
+    """Whether a word is a value by itself where a list is allowed too ("auto", or a number)."""
+    for branch in branches(schema):
+        kind = branch.get("type")
+        names = branch.get("enum", [branch["const"]] if "const" in branch else None)
+        if names is not None and word in map(str, names):
+            return True
+        if names is None and kind in ("integer", "number", "string"):
+            return True
+    return False
+
+
+def _unknown_problems(unknown: Sequence[str], names: Sequence[str]) -> list[str]:
+    problems = []
+    for word in unknown:
+        if not word.startswith("-"):
+            if not problems:
+                problems.append(f"nothing may stand before the first option, got {word}")
+            continue
+        name = word.lstrip("-").partition("=")[0].replace("-", "_")
+        problems.append(f"there is no option {word}{perhaps(name, names, '--')}")
+    return problems
+
+
+def perhaps(name: str, names: Sequence[str], before: str = "") -> str:
+    """"; perhaps you meant X", or nothing where no name is near."""
+    leaves = {known.rpartition(".")[2]: known for known in reversed(names)}
+    near = difflib.get_close_matches(name, names, n=1)
+    near = near or [leaves[n] for n in difflib.get_close_matches(name, list(leaves), n=1)]
+    return f"; perhaps you meant {before}{near[0]}" if near else ""

@@ -1,0 +1,123 @@
+"""What a setting may be, in words, from the JSON schema of its model.
+
+One description serves `--help`, error messages and editors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+Schema = Mapping[str, Any]
+
+TYPES = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "null",
+    "object": "a mapping",
+}
+BOUNDS = {
+    "minimum": ">= {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "<= {}",
+    "exclusiveMaximum": "< {}",
+    "minLength": "of {} or more characters",
+    "pattern": "matching {}",
+    "minItems": "of {} or more",
+}
+
+
+def schema_of(model: type[pydantic.BaseModel]) -> Schema:
+    """The model's JSON schema with every reference replaced by what it refers to."""
+    schema = model.model_json_schema()
+    return _inlined(schema, schema.get("$defs", {}))  # type: ignore[no-any-return]
+
+
+def _inlined(part: Any, definitions: Schema) -> Any:
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        target = definitions[part["$ref"].rpartition("/")[2]]
+        part = {**target, **{key: value for key, value in part.items() if key != "$ref"}}
+    return {k: _inlined(v, definitions) for k, v in part.items() if k != "$defs"}
+
+
+def branches(schema: Schema) -> Sequence[Schema]:
+    """The alternatives of a union, or the schema alone."""
+    return schema.get("anyOf") or schema.get("oneOf") or [schema]
+
+
+def kinds(schema: Schema) -> set[str]:
+    """The JSON types that a value may have."""
+    return {branch.get("type", "string") for branch in branches(schema)}
+
+
+def allowed(schema: Schema) -> str:
+    """What a value may be, to follow the word "be": "an integer >= 1", "auto or a path"."""
+    return " or ".join(dict.fromkeys(_allowed(branch) for branch in branches(schema)))
+
+
+def _allowed(branch: Schema) -> str:
+    if "enum" in branch:
+        return " or ".join(str(value) for value in branch["enum"])
+    if "const" in branch:
+        return str(branch["const"])
+    kind = branch.get("type")
+    if branch.get("format") in ("path", "file-path", "directory-path"):
+        words = "a path"
+    elif kind == "array":
+        items = branch.get("items") or {"anyOf": branch.get("prefixItems", [{}])}
+        words = f"a list (each {allowed(items)})"
+    elif kind == "object" and isinstance(branch.get("additionalProperties"), dict):
+        words = f"a mapping (each value {allowed(branch['additionalProperties'])})"
+    else:
+        words = TYPES.get(str(kind), "any value")
+    bounds = [text.format(branch[key]) for key, text in BOUNDS.items() if key in branch]
+    return " ".join([words, " and ".join(bounds)]) if bounds else words
+
+
+def parts(schema: Schema, value: object) -> dict[str, Schema] | None:
+    """Name -> schema of the settings inside this one, given what is there; None for a leaf.
+
+    A model has its fields, a list of models its numbers. A plain list or mapping is a leaf.
+    """
+    for branch in branches(schema):
+        fields: dict[str, Schema] | None = branch.get("properties")
+        nothing = value is None and len(branches(schema)) > 1
+        if fields is not None and not nothing:
+            return fields
+        items = branch.get("items", {})
+        if isinstance(value, list) and any("properties" in item for item in branches(items)):
+            return {str(number): items for number in range(len(value))}
+    return None
+
+
+def locate(schema: Schema, location: Sequence[int | str]) -> tuple[str, Schema]:
+    """The dotted path and schema of the deepest setting that an error's location names.
+
+    pydantic puts the tried types of a union into a location; those end it.
+    """
+    path: list[str] = []
+    for part in location:
+        inner = next(_inside(schema, part), None)
+        if inner is None:
+            break
+        path.append(str(part))
+        schema = inner
+    return ".".join(path), schema
+
+
+def _inside(schema: Schema, part: int | str) -> Iterator[Schema]:
+    for branch in branches(schema):
+        if isinstance(part, int) and isinstance(branch.get("items"), dict):
+            yield branch["items"]
+        elif part in branch.get("properties", {}):
+            yield branch["properties"][part]
+        elif isinstance(part, str) and isinstance(branch.get("additionalProperties"), dict):
+            yield branch["additionalProperties"]
