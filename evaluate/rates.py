@@ -1,32 +1,38 @@
 """How often, and how much less often: rates of pictures, paired between arms.
 
 Used for fidelity (does what was asked for come?), for subjects right, for shares and for unreadable
-pictures. Axes: P prompts, C clusters of prompts, S seeds. Rates are in [0, 1].
+pictures. Axes: p prompts, c clusters of prompts, s seeds. Rates are in [0, 1].
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from unskew.evaluate.stats import Estimate, Floats, Ints, cluster_means, sign_flip_p
+from unskew.evaluate.stats import (
+    ROUNDING,
+    Estimate,
+    Floats,
+    Ints,
+    cluster_means,
+    sign_flip_p,
+)
 
 Z = float(stats.norm.ppf(0.975))
 
 
-def rate_interval(rates_C: Floats, n: int, fixed: bool) -> tuple[float, float]:
+def rate_interval(rates_c: Floats, n: int, fixed: bool) -> tuple[float, float]:
     """95 % interval of a mean rate over clusters that hold n pictures in all.
 
     Clopper & Pearson's at the effective number of pictures (Korn & Graubard 1998): what clustering
     leaves of n, so that a rate of 0 or 1 still has an honest interval. `fixed`: the prompts are no
     sample, and the n pictures count as independent.
     """
-    rate = float(rates_C.mean())
-    size = _effective_size(rate * (1 - rate), rates_C, n, fixed)
+    rate = float(rates_c.mean())
+    size = _effective_size(rate * (1 - rate), rates_c, n, fixed)
     hits = rate * size
     lo = stats.beta.ppf(0.025, hits, size - hits + 1) if hits > 0 else 0.0
     hi = stats.beta.ppf(0.975, hits + 1, size - hits) if hits < size else 1.0
@@ -34,9 +40,9 @@ def rate_interval(rates_C: Floats, n: int, fixed: bool) -> tuple[float, float]:
 
 
 def paired_rate_change(
-    baseline_PS: NDArray[np.bool_],
-    treated_PS: NDArray[np.bool_],
-    clusters_P: Ints,
+    baseline_ps: NDArray[np.bool_],
+    treated_ps: NDArray[np.bool_],
+    clusters_p: Ints,
     fixed: bool,
     seed: int,
 ) -> Estimate:
@@ -47,25 +53,25 @@ def paired_rate_change(
     give about +-3.84 / n, not [0, 0]: that none of n pairs disagreed leaves that much possible.
     `fixed`: the prompts are no sample, and every pair counts.
     """
-    lost_C = cluster_means((baseline_PS & ~treated_PS).mean(-1), clusters_P)
-    won_C = cluster_means((treated_PS & ~baseline_PS).mean(-1), clusters_P)
-    lost, won = float(lost_C.mean()), float(won_C.mean())
-    change_C = won_C - lost_C
+    lost_c = cluster_means((baseline_ps & ~treated_ps).mean(-1), clusters_p)
+    won_c = cluster_means((treated_ps & ~baseline_ps).mean(-1), clusters_p)
+    lost, won = float(lost_c.mean()), float(won_c.mean())
+    change_c = won_c - lost_c
     spread = lost + won - (won - lost) ** 2
-    size = _effective_size(spread, change_C, baseline_PS.size, fixed)
+    size = _effective_size(spread, change_c, baseline_ps.size, fixed)
     lo, hi = _tango(lost, won, size)
-    return Estimate(won - lost, lo, hi, sign_flip_p(change_C, seed))
+    return Estimate(won - lost, lo, hi, sign_flip_p(change_c, seed))
 
 
-def _effective_size(spread: float, values_C: Floats, n: int, fixed: bool) -> float:
+def _effective_size(spread: float, values_c: Floats, n: int, fixed: bool) -> float:
     """How many independent pictures, each of variance `spread`, tell as much as the clusters do.
 
     At most n; shrunk as Student's t asks for few clusters.
     """
     if fixed:
         return float(n)
-    n_clusters = len(values_C)
-    error2 = float(values_C.var(ddof=1)) / n_clusters
+    n_clusters = len(values_c)
+    error2 = float(values_c.var(ddof=1)) / n_clusters
     size = min(float(n), spread / error2) if error2 > 0 else float(n)
     return size * (Z / float(stats.t.ppf(0.975, n_clusters - 1))) ** 2
 
@@ -82,8 +88,10 @@ def _tango(lost: float, won: float, n: float) -> tuple[float, float]:
         variance = max(2 * share + difference * (1 - difference), 0.0)
         return float((change - difference) ** 2 - Z**2 * variance / n)
 
-    lo = -1.0 if change <= -1 else float(optimize.brentq(excess, -1.0, change))
-    hi = 1.0 if change >= 1 else float(optimize.brentq(excess, change, 1.0))
+    # At the estimate itself the variance may be 0, a root that bounds nothing: start beside it.
+    low, high = change - ROUNDING, change + ROUNDING
+    lo = float(optimize.brentq(excess, -1.0, low)) if low > -1 else -1.0
+    hi = float(optimize.brentq(excess, high, 1.0)) if high < 1 else 1.0
     return lo, hi
 
 

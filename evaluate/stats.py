@@ -1,7 +1,7 @@
 """How skewed, how much did it change, and how sure are we: the statistics of representation.
 
-Pure functions on arrays. Axes: P prompts, C clusters of prompts, S seeds, K attribute values.
-`codes_PS` hold the index of the value read on each picture, -1 where it could not be read.
+Pure functions on arrays. Axes: p prompts, c clusters of prompts, s seeds, k attribute values.
+`codes_ps` hold the index of the value read on each picture, -1 where it could not be read.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Estimate:
     p_value: float
 
 
-def count_values(codes_PS: Ints, n_values: int) -> Ints:
+def count_values(codes_ps: Ints, n_values: int) -> Ints:
     """(..., K) pictures of each value from (..., S) codes; unreadable ones are not counted."""
-    return np.stack([(codes_PS == k).sum(-1) for k in range(n_values)], axis=-1)
+    return np.stack([(codes_ps == k).sum(-1) for k in range(n_values)], axis=-1)
 
 
-def imbalance(counts_PK: Ints, target_PK: Floats) -> Floats:
+def imbalance(counts_pk: Ints, target_pk: Floats) -> Floats:
     """(...) unbiased squared distance of shown from wanted, scaled to [0, 1] in expectation.
 
     0 means that the expected share of every value is its target; 1 means that only the value with
@@ -48,11 +48,11 @@ def imbalance(counts_PK: Ints, target_PK: Floats) -> Floats:
     its largest value 1 - 2 min q + sum q^2. The first term estimates p_k^2 without bias (Hoeffding
     1948, U-statistics), so a sample may read slightly below 0. NaN where n < 2.
     """
-    n = counts_PK.sum(-1, keepdims=True).astype(np.float64)
+    n = counts_pk.sum(-1, keepdims=True).astype(np.float64)
     n = np.where(n < 2, np.nan, n)
-    squared = counts_PK * (counts_PK - 1) / (n * (n - 1))
-    distance = (squared - 2 * target_PK * counts_PK / n + target_PK**2).sum(-1)
-    result: Floats = distance / _farthest(target_PK)
+    squared = counts_pk * (counts_pk - 1) / (n * (n - 1))
+    distance = (squared - 2 * target_pk * counts_pk / n + target_pk**2).sum(-1)
+    result: Floats = distance / _farthest(target_pk)
     return result
 
 
@@ -61,17 +61,17 @@ def gap(imbalance: float) -> float:
     return float(np.sqrt(max(imbalance, 0.0)))
 
 
-def cluster_means(values_P: Floats, clusters_P: Ints) -> Floats:
+def cluster_means(values_p: Floats, clusters_p: Ints) -> Floats:
     """(C, ...) mean over the prompts of each cluster, clusters in the order of their numbers."""
-    n_clusters = int(clusters_P.max()) + 1
-    sums = np.zeros((n_clusters, *values_P.shape[1:]))
-    np.add.at(sums, clusters_P, values_P)
-    sizes = np.bincount(clusters_P, minlength=n_clusters)
-    result: Floats = sums / sizes.reshape(-1, *[1] * (values_P.ndim - 1))
+    n_clusters = int(clusters_p.max()) + 1
+    sums = np.zeros((n_clusters, *values_p.shape[1:]))
+    np.add.at(sums, clusters_p, values_p)
+    sizes = np.bincount(clusters_p, minlength=n_clusters)
+    result: Floats = sums / sizes.reshape(-1, *[1] * (values_p.ndim - 1))
     return result
 
 
-def cluster_estimate(values_C: Floats, seed: int, limit: float = np.inf) -> Estimate:
+def cluster_estimate(values_c: Floats, seed: int, limit: float = np.inf) -> Estimate:
     """Mean over clusters; 95 % interval by resampling them; p-value by flipping their signs.
 
     The interval is bootstrap-t (Efron & Tibshirani 1993, ch. 12), on each side never narrower than
@@ -80,8 +80,8 @@ def cluster_estimate(values_C: Floats, seed: int, limit: float = np.inf) -> Esti
     is clipped to +-`limit`, the range of what is estimated. Neither the order of the values nor the
     choice of sign moves the result. Needs C >= 2.
     """
-    n = len(values_C)
-    values = np.sort(values_C)
+    n = len(values_c)
+    values = np.sort(values_c)
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / np.sqrt(n)
     if error == 0 or np.ptp(values) == 0:
@@ -96,30 +96,30 @@ def cluster_estimate(values_C: Floats, seed: int, limit: float = np.inf) -> Esti
     )
 
 
-def _bootstrap_t(values_C: Floats, seed: int) -> Floats:
+def _bootstrap_t(values_c: Floats, seed: int) -> Floats:
     """Studentised means of resamples; resamples without spread have none and are left out."""
-    n = len(values_C)
+    n = len(values_c)
     rng = np.random.default_rng(seed)
     draws = rng.integers(n, size=(RESAMPLES // 2, n))
     found = []
     for block in np.array_split(draws, 1 + draws.size // 1_000_000):
         # Each draw and its mirror image: negated values then give exactly negated intervals.
-        sample = np.concatenate([values_C[block], values_C[n - 1 - block]])
+        sample = np.concatenate([values_c[block], values_c[n - 1 - block]])
         errors = sample.std(axis=1, ddof=1) / np.sqrt(n)
-        found.append((sample.mean(axis=1) - values_C.mean())[errors > 0] / errors[errors > 0])
+        found.append((sample.mean(axis=1) - values_c.mean())[errors > 0] / errors[errors > 0])
     return np.concatenate(found)
 
 
-def sign_flip_p(values_C: Floats, seed: int) -> float:
+def sign_flip_p(values_c: Floats, seed: int) -> float:
     """Two-sided p-value of a mean of 0, from flipping the sign of each cluster's value.
 
     Exact for up to 13 values; else 9,999 draws and the observed one, p = (1 + hits) / 10,000
     (Phipson & Smyth 2010), never 0. Assumes differences symmetric about 0 under the null.
     """
     # The flips' distribution depends on sizes only: sorted, neither order nor sign can matter.
-    sizes = np.sort(np.abs(values_C))
+    sizes = np.sort(np.abs(values_c))
     sums = np.abs(_signs(len(sizes), seed) @ sizes)
-    return float((sums >= abs(values_C.sum()) - ROUNDING).mean())
+    return float((sums >= abs(values_c.sum()) - ROUNDING).mean())
 
 
 @lru_cache(maxsize=64)
@@ -130,19 +130,18 @@ def _signs(n: int, seed: int) -> Floats:
     else:
         bits = np.random.default_rng(seed).integers(2, size=(RESAMPLES + 1, n))
         bits[0] = 0
-    signs: Floats = 1.0 - 2.0 * bits
-    return signs
+    return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
 
 
-def seed_estimate(value: float, without_S: Floats, limit: float = np.inf) -> Estimate:
+def seed_estimate(value: float, without_s: Floats, limit: float = np.inf) -> Estimate:
     """Interval and p-value when the seeds are the unit: delete-one-seed jackknife, Student's t.
 
-    `without_S` holds the value with seed s left out of every prompt and arm (Tukey 1958; Efron &
+    `without_s` holds the value with seed s left out of every prompt and arm (Tukey 1958; Efron &
     Stein 1981: conservative for U-statistics). The p-value is never below 2^(1-S), what S signs
     could show at best. All-equal values have no spread: [value, value], and p = 1 where it is 0.
     """
-    n = len(without_S)
-    error = float(np.sqrt((n - 1) / n * ((without_S - without_S.mean()) ** 2).sum()))
+    n = len(without_s)
+    error = float(np.sqrt((n - 1) / n * ((without_s - without_s.mean()) ** 2).sum()))
     if error < ROUNDING:
         return Estimate(value, value, value, 1.0 if abs(value) < ROUNDING else 2.0 ** (1 - n))
     half = float(stats.t.ppf(0.975, n - 1)) * error
@@ -150,24 +149,24 @@ def seed_estimate(value: float, without_S: Floats, limit: float = np.inf) -> Est
     return Estimate(value, max(value - half, -limit), min(value + half, limit), p_value)
 
 
-def imbalance_without_each_seed(codes_PS: Ints, target_PK: Floats) -> Floats:
+def imbalance_without_each_seed(codes_ps: Ints, target_pk: Floats) -> Floats:
     """(P, S) imbalance with each seed left out in turn. NaN where that leaves fewer than two."""
-    n_values = target_PK.shape[-1]
-    one_hot_PSK = codes_PS[..., None] == np.arange(n_values)
-    counts_PSK = count_values(codes_PS, n_values)[:, None, :] - one_hot_PSK
-    return imbalance(counts_PSK, target_PK[:, None, :])
+    n_values = target_pk.shape[-1]
+    one_hot_psk = codes_ps[..., None] == np.arange(n_values)
+    counts_psk = count_values(codes_ps, n_values)[:, None, :] - one_hot_psk
+    return imbalance(counts_psk, target_pk[:, None, :])
 
 
-def swap_p(baseline_PS: Ints, treated_PS: Ints, target_PK: Floats, seed: int) -> Floats:
+def swap_p(baseline_ps: Ints, treated_ps: Ints, target_pk: Floats, seed: int) -> Floats:
     """(P,) p-value of each prompt's change in imbalance, from swapping the arms seed by seed.
 
     The null is that the two arms draw this prompt alike. Exact for up to 13 seeds that read
     differently (equal readings swap to themselves), else drawn as in `sign_flip_p`. Unreadable
     pictures are swapped too. 1 where an arm has fewer than two readable seeds.
     """
-    n_values = target_PK.shape[-1]
-    result = np.ones(len(baseline_PS))
-    pairs = zip(baseline_PS, treated_PS, target_PK, strict=True)
+    n_values = target_pk.shape[-1]
+    result = np.ones(len(baseline_ps))
+    pairs = zip(baseline_ps, treated_ps, target_pk, strict=True)
     for i, (base, treated, target) in enumerate(pairs):
         order = np.lexsort((treated, base))
         order = order[base[order] != treated[order]]
@@ -188,52 +187,52 @@ def swap_p(baseline_PS: Ints, treated_PS: Ints, target_PK: Floats, seed: int) ->
 class Overshoot:
     """Which prompts crossed their target, and how many would by sampling error alone."""
 
-    crossed_P: NDArray[np.bool_]
+    crossed_p: NDArray[np.bool_]
     by_chance: float
     """Mean over prompts of the probability that an arm exactly on target reads as crossed."""
 
 
-def overshoot(baseline_PK: Ints, treated_PK: Ints, target_PK: Floats, margin: float) -> Overshoot:
+def overshoot(baseline_pk: Ints, treated_pk: Ints, target_pk: Floats, margin: float) -> Overshoot:
     """Prompts whose leading deviation changed sign and ended beyond the margin, from counts.
 
     The leading value is the one whose baseline share is farthest from its target (all of them when
     several are as far). Prompts without readable pictures in an arm have not crossed.
     """
-    n_P1 = treated_PK.sum(-1, keepdims=True)
+    n_p1 = treated_pk.sum(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        before = baseline_PK / baseline_PK.sum(-1, keepdims=True) - target_PK
-        after = treated_PK / n_P1 - target_PK
+        before = baseline_pk / baseline_pk.sum(-1, keepdims=True) - target_pk
+        after = treated_pk / n_p1 - target_pk
     far = np.abs(before)
     leading = (far >= far.max(-1, keepdims=True) - ROUNDING) & (far > ROUNDING)
     crossed = leading & (np.sign(after) == -np.sign(before)) & (np.abs(after) > margin + ROUNDING)
-    below = stats.binom.cdf(np.ceil(n_P1 * (target_PK - margin) - ROUNDING) - 1, n_P1, target_PK)
-    above = stats.binom.sf(np.floor(n_P1 * (target_PK + margin) + ROUNDING), n_P1, target_PK)
+    below = stats.binom.cdf(np.ceil(n_p1 * (target_pk - margin) - ROUNDING) - 1, n_p1, target_pk)
+    above = stats.binom.sf(np.floor(n_p1 * (target_pk + margin) + ROUNDING), n_p1, target_pk)
     chance = np.where(leading, np.where(before > 0, below, above), 0.0).max(-1)
     return Overshoot(crossed.any(-1), float(chance.mean()))
 
 
 def unreadable_bounds(
-    counts_PK: Ints, unreadable_P: Ints, target_PK: Floats
+    counts_pk: Ints, unreadable_p: Ints, target_pk: Floats
 ) -> tuple[Floats, Floats]:
     """((P,), (P,)) least and greatest imbalance, had every unreadable picture been read.
 
     Worst case over all answers (Manski 1990). Imbalance is convex in the counts: its greatest value
     gives all unreadable pictures to one value, its least adds them one by one where it costs least.
     """
-    n = (counts_PK.sum(-1) + unreadable_P)[:, None]
-    least = counts_PK.copy()
-    for step in range(int(unreadable_P.max(initial=0))):
-        cost = 2 * least / (n * (n - 1)) - 2 * target_PK / n
-        rows = np.flatnonzero(unreadable_P > step)
+    n = (counts_pk.sum(-1) + unreadable_p)[:, None]
+    least = counts_pk.copy()
+    for step in range(int(unreadable_p.max(initial=0))):
+        cost = 2 * least / (n * (n - 1)) - 2 * target_pk / n
+        rows = np.flatnonzero(unreadable_p > step)
         least[rows, cost.argmin(-1)[rows]] += 1
-    to_one = counts_PK[:, None, :] + unreadable_P[:, None, None] * np.eye(
-        target_PK.shape[-1], dtype=np.int64
+    to_one = counts_pk[:, None, :] + unreadable_p[:, None, None] * np.eye(
+        target_pk.shape[-1], dtype=np.int64
     )
-    greatest: Floats = imbalance(to_one, target_PK[:, None, :]).max(-1)
-    return imbalance(least, target_PK), greatest
+    greatest: Floats = imbalance(to_one, target_pk[:, None, :]).max(-1)
+    return imbalance(least, target_pk), greatest
 
 
-def unseen_change(n_pairs: int, target_PK: Floats) -> float:
+def unseen_change(n_pairs: int, target_pk: Floats) -> float:
     """Largest change in mean imbalance that pairs without any disagreement leave possible.
 
     With none of n pairs read differently, at most z^2 / (n + z^2) of all pairs are (score interval,
@@ -241,12 +240,12 @@ def unseen_change(n_pairs: int, target_PK: Floats) -> float:
     d (2 + 2 max q - 2 min q).
     """
     z2 = float(stats.norm.ppf(0.975)) ** 2
-    steepest = 2 + 2 * (target_PK.max(-1) - target_PK.min(-1))
-    return float((steepest / _farthest(target_PK)).max() * z2 / (n_pairs + z2))
+    steepest = 2 + 2 * (target_pk.max(-1) - target_pk.min(-1))
+    return float((steepest / _farthest(target_pk)).max() * z2 / (n_pairs + z2))
 
 
-def _farthest(target_PK: Floats) -> Floats:
-    result: Floats = 1 - 2 * target_PK.min(-1) + (target_PK**2).sum(-1)
+def _farthest(target_pk: Floats) -> Floats:
+    result: Floats = 1 - 2 * target_pk.min(-1) + (target_pk**2).sum(-1)
     return result
 
 
