@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ import tyro
 import yaml
 from tyro.constructors import PrimitiveConstructorSpec
 
-from unskew.schema import Schema, allowed, branches, kinds, parts
+from unskew.schema import Schema, allowed, branches, inside, kinds, names, parts
 
 MUST_BE_GIVEN = "none, must be given"
 METAVARS = {"array": "...", "object": "'{...}'", "boolean": "[true|false]"}
@@ -51,43 +51,33 @@ def read_command_line(
 
     `values` are the loaded ones, shown as defaults.
     """
+    mirror: object
     mirror, unknown = tyro.cli(
-        _group(schema, values, schema["properties"]),
+        _group(schema, values),
         args=list(argv),
         prog=prog,
         description=description,
         return_unknown_args=True,
         use_underscores=True,
     )
-    names: list[str] = []
     given: dict[str, Any] = {}
     problems: list[str] = []
-
-    def visit(mirror: object, schema: Schema, value: Any, prefix: str) -> None:
-        for name, part in (parts(schema, value) or {}).items():
-            path, inner = f"{prefix}{name}", getattr(mirror, f"_{name}")
-            if dataclasses.is_dataclass(inner) and not isinstance(inner, _Words):
-                visit(inner, part, _inside(value, name), f"{path}.")
-                continue
-            names.append(path)
-            if isinstance(inner, _Words):
-                try:
-                    given[path] = _value(part, inner.words)
-                except ValueError as error:
-                    problems.append(f"{path} must be {allowed(part)}, {error}")
-
-    visit(mirror, schema, values, "")
-    return CommandLine(given, problems + _unknown_problems(unknown, names))
+    for path, part, words in _given(mirror, schema, values):
+        try:
+            given[path] = _value(part, words)
+        except ValueError as error:
+            problems.append(f"{path} must be {allowed(part)}, {error}")
+    return CommandLine(given, problems + _unknown_problems(unknown, names(schema, values)))
 
 
-def _group(schema: Schema, value: object, inner: Mapping[str, Schema]) -> type:
+def _group(schema: Schema, value: object) -> type:
     """A dataclass that mirrors one table of settings."""
     fields = []
-    for name, part in inner.items():
-        here = _inside(value, name)
-        nested = parts(part, here)
-        kind = _leaf(part) if nested is None else _group(part, here, nested)
-        default = dataclasses.field(default_factory=kind if nested is not None else _constant(here))
+    for name, part in parts(schema, value).items():
+        here = inside(value, name, MUST_BE_GIVEN)
+        is_table = bool(parts(part, here))
+        kind = _group(part, here) if is_table else _leaf(part)
+        default = dataclasses.field(default_factory=kind if is_table else _constant(here))
         about = tyro.conf.arg(name=name, help=part.get("description", ""))
         fields.append((f"_{name}", Annotated[kind, about], default))
     group = dataclasses.make_dataclass("Group", fields)
@@ -95,10 +85,16 @@ def _group(schema: Schema, value: object, inner: Mapping[str, Schema]) -> type:
     return group
 
 
-def _inside(value: Any, name: str) -> Any:
-    if isinstance(value, list):
-        return value[int(name)]
-    return value.get(name, MUST_BE_GIVEN) if isinstance(value, Mapping) else MUST_BE_GIVEN
+def _given(
+    mirror: object, schema: Schema, value: object, prefix: str = ""
+) -> Iterator[tuple[str, Schema, tuple[str, ...]]]:
+    """Dotted name, schema and words of each option that was given."""
+    for name, part in parts(schema, value).items():
+        inner = getattr(mirror, f"_{name}")
+        if isinstance(inner, _Words):
+            yield f"{prefix}{name}", part, inner.words
+        elif dataclasses.is_dataclass(inner):
+            yield from _given(inner, part, inside(value, name), f"{prefix}{name}.")
 
 
 def _constant(value: object) -> Any:
@@ -132,7 +128,7 @@ def _branch_metavar(branch: Schema) -> str:
     if kind == "array":
         return f"{_metavar(branch.get('items', {}))} ..."
     words = allowed(branch).removeprefix("an ").removeprefix("a ")
-    return METAVARS.get(kind) or words.upper().replace(" ", "")
+    return METAVARS.get(kind) or words.upper().replace(" AND ", ",").replace(" ", "")
 
 
 def _shown(value: Any) -> list[str]:
@@ -140,7 +136,9 @@ def _shown(value: Any) -> list[str]:
         return [str(v) for v in value] or ["[]"]
     if isinstance(value, list | dict):
         return [yaml.safe_dump(value, default_flow_style=True, sort_keys=False).strip()]
-    return ["null" if value is None else str(value).lower() if value in (True, False) else str(value)]
+    return [
+        "null" if value is None else str(value).lower() if value in (True, False) else str(value)
+    ]
 
 
 def _value(schema: Schema, words: tuple[str, ...]) -> Any:
@@ -175,21 +173,21 @@ def _is_one(schema: Schema, word: str) -> bool:
     return False
 
 
-def _unknown_problems(unknown: Sequence[str], names: Sequence[str]) -> list[str]:
-    problems = []
+def _unknown_problems(unknown: Sequence[str], known: Sequence[str]) -> list[str]:
+    problems: list[str] = []
     for word in unknown:
         if not word.startswith("-"):
             if not problems:
                 problems.append(f"nothing may stand before the first option, got {word}")
             continue
         name = word.lstrip("-").partition("=")[0].replace("-", "_")
-        problems.append(f"there is no option {word}{perhaps(name, names, '--')}")
+        problems.append(f"there is no option {word}{perhaps(name, known, '--')}")
     return problems
 
 
-def perhaps(name: str, names: Sequence[str], before: str = "") -> str:
-    """"; perhaps you meant X", or nothing where no name is near."""
-    leaves = {known.rpartition(".")[2]: known for known in reversed(names)}
-    near = difflib.get_close_matches(name, names, n=1)
-    near = near or [leaves[n] for n in difflib.get_close_matches(name, list(leaves), n=1)]
+def perhaps(name: str, known: Sequence[str], before: str = "") -> str:
+    """ "; perhaps you meant X", or nothing where no name is near."""
+    leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
+    near = difflib.get_close_matches(name, known, n=1)
+    near = near or [leaves[leaf] for leaf in difflib.get_close_matches(name, leaves, n=1)]
     return f"; perhaps you meant {before}{near[0]}" if near else ""

@@ -82,38 +82,56 @@ def _allowed(branch: Schema) -> str:
     return " ".join([words, " and ".join(bounds)]) if bounds else words
 
 
-def parts(schema: Schema, value: object) -> dict[str, Schema] | None:
-    """Name -> schema of the settings inside this one, given what is there; None for a leaf.
+def parts(schema: Schema, value: object) -> dict[str, Schema]:
+    """Name -> schema of the settings inside this one, given what is there; none for a leaf.
 
     A model has its fields, a list of models its numbers. A plain list or mapping is a leaf.
     """
     for branch in branches(schema):
-        fields: dict[str, Schema] | None = branch.get("properties")
-        nothing = value is None and len(branches(schema)) > 1
-        if fields is not None and not nothing:
+        fields: dict[str, Schema] = branch.get("properties", {})
+        absent = value is None and len(branches(schema)) > 1
+        if fields and not absent:
             return fields
         items = branch.get("items", {})
         if isinstance(value, list) and any("properties" in item for item in branches(items)):
             return {str(number): items for number in range(len(value))}
-    return None
+    return {}
 
 
-def locate(schema: Schema, location: Sequence[int | str]) -> tuple[str, Schema]:
-    """The dotted path and schema of the deepest setting that an error's location names.
+def inside(value: object, name: str, absent: object = None) -> Any:
+    """What a list or mapping of loaded values holds at a name; `absent` where it holds nothing."""
+    if isinstance(value, list) and name.isdigit() and int(name) < len(value):
+        return value[int(name)]
+    return value.get(name, absent) if isinstance(value, Mapping) else absent
+
+
+def names(schema: Schema, value: object, prefix: str = "") -> list[str]:
+    """Dotted names of all settings that are no table themselves."""
+    found = []
+    for name, part in parts(schema, value).items():
+        inner = names(part, inside(value, name), f"{prefix}{name}.")
+        found += inner or [f"{prefix}{name}"]
+    return found
+
+
+def locate(
+    schema: Schema, location: Sequence[int | str], value: object
+) -> tuple[str, Schema, object]:
+    """The dotted path, schema and value of the deepest setting that an error's location names.
 
     pydantic puts the tried types of a union into a location; those end it.
     """
     path: list[str] = []
     for part in location:
-        inner = next(_inside(schema, part), None)
-        if inner is None:
+        below = next(_below(schema, part), None)
+        if below is None:
             break
         path.append(str(part))
-        schema = inner
-    return ".".join(path), schema
+        schema, value = below, inside(value, str(part))
+    return ".".join(path), schema, value
 
 
-def _inside(schema: Schema, part: int | str) -> Iterator[Schema]:
+def _below(schema: Schema, part: int | str) -> Iterator[Schema]:
     for branch in branches(schema):
         if isinstance(part, int) and isinstance(branch.get("items"), dict):
             yield branch["items"]

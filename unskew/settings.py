@@ -8,22 +8,24 @@ YAML, and several values after one option make a list:
 
 from __future__ import annotations
 
-import copy
+import json
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pydantic
 import yaml
+from pydantic_core import ErrorDetails
 
 import unskew.configs
 from unskew.command_line import perhaps, read_command_line
 from unskew.errors import UserError
 from unskew.runs import Terminated, sigterm_raises, write_json_atomic
-from unskew.schema import Schema, allowed, kinds, locate, parts, schema_of
+from unskew.schema import Schema, allowed, kinds, locate, names, parts, schema_of
 
 WRONG_USE = 2
 CRASHED = 70
@@ -75,14 +77,13 @@ def resolve(
 ) -> Resolved[S]:
     """Load `--config` (or the default), put the command line over it, and check the whole.
 
-    Raises UserError that lists all that is wrong, each with its dotted path, what was given, what
-    is allowed and where it stands. `--help` prints the loaded values and raises SystemExit(0).
+    Raises UserError that lists all that is wrong, each with its dotted path, what is allowed, what
+    was given and where it stands. `--help` prints the loaded values and raises SystemExit(0).
     """
     file = _config_file(argv, default_config)
     loaded = _read_yaml(file)
-    schema = schema_of(model)
-    values = _checked_values(model, loaded)
-    flags = schema_of(CommonFlags)["properties"]
+    schema, flags = schema_of(model), schema_of(CommonFlags)["properties"]
+    values = _defaults_filled_in(model, loaded)
     line = read_command_line(
         {**schema, "properties": {**flags, **schema["properties"]}},
         {"config": str(file), "dry_run": False, "json": False, **values},
@@ -93,17 +94,155 @@ def resolve(
     passed = tuple(name for name in line.given if name not in flags)
     for name in passed:
         _put(values, name, line.given[name])
-    problems = list(line.problems)
-    try:
-        common = CommonFlags(**{"config": file, **{n: line.given[n] for n in flags if n in line.given}})
-    except pydantic.ValidationError as error:
-        problems += _problems(error, schema_of(CommonFlags), line.given, (), "command line")
-    problems += _boolean_problems(schema, values, passed, file)
-    try:
-        settings = model.model_validate(values)
-    except pydantic.ValidationError as error:
-        problems += _problems(error, schema, values, passed, str(file))
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in dict.fromkeys(problems))
-        raise UserError(f"{prog}: wrong settings ({prog} --help shows them all):{listed}")
+    asked = {**line.given, "config": file}
+    common, wrong_flags = _validate(CommonFlags, {n: asked[n] for n in flags if n in asked})
+    settings, wrong_values = _validate(model, values)
+    problems = [f"{problem} (command line)" for problem in (*line.problems, *wrong_flags.values())]
+    for path, problem in {**_booleans(schema, loaded), **wrong_values}.items():
+        over = any(path == name or path.startswith(f"{name}.") for name in passed)
+        if path in wrong_values or not over:
+            problems.append(f"{problem} ({'command line' if over else file})")
+    if problems or settings is None or common is None:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise UserError(f"{prog}: wrong settings, see {prog} --help:{listed}")
     return Resolved(settings, passed, file, common.dry_run, common.json_output)
+
+
+def run_program(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Call a program's main and turn how it ended into an exit code.
+
+    0 done or gate passed and 1 gate failed are main's own; 2 the user's to mend, 70 a crash of
+    ours (with traceback), 130 interrupted, 143 terminated.
+    """
+    try:
+        with sigterm_raises():
+            return main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USE
+    except Terminated:
+        return TERMINATED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        return CRASHED
+
+
+def write_schema(model: type[Settings], file: Path) -> None:
+    """JSON schema of a program's settings, for editors that check and complete YAML."""
+    write_json_atomic(file, model.model_json_schema())
+
+
+def _config_file(argv: Sequence[str], default: Path) -> Path:
+    """The last `--config` among the words, as a path or as the name of a file of Unskew's own."""
+    name = None
+    for word, after in pairwise([*argv, ""]):
+        if word == "--config" or word.startswith("--config="):
+            name = after if word == "--config" else word.partition("=")[2]
+    if name is None:
+        return default
+    if Path(name).is_file():
+        return Path(name)
+    if config_path(name).is_file():
+        return config_path(name)
+    own = sorted(f.relative_to(config_path("")).as_posix() for f in config_path("").rglob("*.yaml"))
+    raise UserError(
+        f"--config {name or '(nothing)'} is no file: give a YAML file of yours, or one of "
+        f"Unskew's own: {', '.join(own)}"
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error, where YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            where = f"line {node.start_mark.line + 1}"
+            raise yaml.YAMLError(f"{', '.join(twice)} stands twice in the mapping of {where}")
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.load(file.read_text("utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"settings file {file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"settings file {file} is no YAML: {error}") from None
+    if not isinstance(loaded, dict | None):
+        raise UserError(f"settings file {file} must be a mapping, got {type(loaded).__name__}")
+    return loaded or {}
+
+
+def _defaults_filled_in(model: type[S], loaded: dict[str, Any]) -> dict[str, Any]:
+    """Every setting's value as plain lists and mappings; the file's own where they are wrong."""
+    settings, _ = _validate(model, loaded)
+    values: dict[str, Any] = _plain(settings.model_dump(by_alias=True) if settings else loaded)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    *tables, last = name.split(".")
+    here: Any = values
+    for table in tables:
+        here = here[int(table)] if isinstance(here, list) else here.setdefault(table, {})
+    here[int(last) if isinstance(here, list) else last] = value
+
+
+def _validate(model: type[S], values: dict[str, Any]) -> tuple[S | None, dict[str, str]]:
+    """The model, or None with dotted path -> what is wrong there."""
+    try:
+        return model.model_validate(values), {}
+    except pydantic.ValidationError as error:
+        schema = schema_of(model)
+        problems: dict[str, str] = {}
+        for detail in error.errors():
+            path, problem = _problem(detail, schema, values)
+            problems.setdefault(path, problem)
+        return None, problems
+
+
+def _problem(detail: ErrorDetails, schema: Schema, values: object) -> tuple[str, str]:
+    """Dotted path, and what is wrong there, of one error of pydantic's."""
+    path, part, given = locate(schema, detail["loc"], values)
+    match detail["type"]:
+        case "extra_forbidden":
+            path = f"{path}.{detail['loc'][-1]}".lstrip(".")
+            return path, f"{path} is no setting{perhaps(path, names(schema, values))}"
+        case "missing":
+            return path, f"{path} must be given: {allowed(part)}"
+        case "value_error" | "assertion_error":
+            said = str(detail["ctx"]["error"])
+            return path, f"{path}: {said}, got {_shown(given)}" if path else said
+    unquoted = isinstance(given, bool | int | float) and "string" in kinds(part)
+    advice = ": quote it to make it text" if unquoted else ""
+    return path, f"{path} must be {allowed(part)}, got {_shown(given)}{advice}"
+
+
+def _shown(value: object) -> str:
+    return value or "''" if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _booleans(schema: Schema, loaded: Any, prefix: str = "") -> dict[str, str]:
+    """Dotted path -> problem for each true or false where a number is due.
+
+    YAML reads yes, no, on and off as these, and pydantic takes them for 1 and 0.
+    """
+    problems = {}
+    for name, part in (parts(schema, loaded) or {}).items():
+        value = loaded[int(name)] if isinstance(loaded, list) else loaded.get(name)
+        may_be = kinds(part)
+        if isinstance(value, bool) and may_be & {"integer", "number"} and "boolean" not in may_be:
+            problems[prefix + name] = f"{prefix}{name} must be {allowed(part)}, got {_shown(value)}"
+        elif isinstance(value, dict | list):
+            problems |= _booleans(part, value, f"{prefix}{name}.")
+    return problems
