@@ -40,7 +40,9 @@ class BaseSettings:
     seed: int = 7
     vae_steps: int = 1400
     vae_batch: int = 32
-    diffusion_steps: int = 6000
+    polish_steps: int = 1200
+    """Further steps of the decoder alone, on frozen latents: sharper pictures."""
+    diffusion_steps: int = 4000
     batch: int = 64
     learning_rate: float = 1e-3
     decay_share: float = 0.25
@@ -103,10 +105,10 @@ def _named_sets(world: World, thing: Subject | Scene | Control) -> Iterator[dict
     yield from sets
 
 
-def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> AutoencoderKL:
-    """Fit the autoencoder to the world's pictures: L1 + MSE, a touch of KL."""
+def build_vae(settings: BaseSettings) -> AutoencoderKL:
+    """A fresh autoencoder: 64 px to (8, 8, 8) latents."""
     torch.manual_seed(settings.seed)
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(32, 64, 64, 96),
@@ -114,31 +116,81 @@ def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> Aut
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
         sample_size=RESOLUTION_PX,
-    ).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1.0, weight_decay=1e-4)
-    images_bchw = torch.from_numpy(art).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    )
+
+
+def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> AutoencoderKL:
+    """Fit the autoencoder to the world's pictures: L1 + MSE, a touch of KL."""
+    vae = build_vae(settings)
+    images_bchw = to_minus_one_to_one(art)
+    steps = settings.vae_steps
+
+    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
+        posterior = vae.encode(x).latent_dist
+        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        kl = posterior.kl().mean() / x[0].numel()
+        return _distance(vae.decode(z).sample, x) + 2e-3 * kl
+
+    _fit_pictures(vae, list(vae.parameters()), images_bchw, loss, steps, 2e-3, settings, work / "vae")
+    vae.register_to_config(scaling_factor=float(1 / _means(vae, images_bchw).std()))
+    return vae.eval()
+
+
+def polish_decoder(
+    vae: AutoencoderKL, art: NDArray[np.uint8], settings: BaseSettings, work: Path
+) -> AutoencoderKL:
+    """Train the decoder further on the frozen latents; what the UNet has learnt stays valid."""
+    images_bchw = to_minus_one_to_one(art)
+    parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+
+    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            posterior = vae.encode(x).latent_dist
+        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        return _distance(vae.decode(z).sample, x)
+
+    steps = settings.polish_steps
+    _fit_pictures(vae, parameters, images_bchw, loss, steps, 1e-3, settings, work / "polish")
+    return vae.eval()
+
+
+def to_minus_one_to_one(art: NDArray[np.uint8]) -> Tensor:
+    """(n, h, w, 3) uint8 to (n, 3, h, w) in [-1, 1]."""
+    return torch.from_numpy(art).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def _distance(predicted: Tensor, wanted: Tensor) -> Tensor:
+    error = predicted.float() - wanted
+    return error.abs().mean() + error.square().mean()
+
+
+def _means(vae: AutoencoderKL, images_bchw: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([vae.encode(part).latent_dist.mean for part in images_bchw.split(64)])
+
+
+def _fit_pictures(
+    vae: AutoencoderKL,
+    parameters: list[torch.nn.Parameter],
+    images_bchw: Tensor,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    steps: int,
+    peak_rate: float,
+    settings: BaseSettings,
+    folder: Path,
+) -> None:
+    vae.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=1e-4)
 
     def step(number: int) -> float:
-        noise = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
-        rows = torch.randint(len(images_bchw), (settings.vae_batch,), generator=noise)
-        x = images_bchw[rows].to(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
+        rows = torch.randint(len(images_bchw), (settings.vae_batch,), generator=generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise)
-            reconstruction = vae.decode(z).sample
-        error = reconstruction.float() - x
-        kl = posterior.kl().mean() / x[0].numel()
-        loss = error.abs().mean() + error.square().mean() + 1e-5 * kl
-        _update(optimizer, list(vae.parameters()), loss, 2e-3 * _warm_cosine(number, settings.vae_steps))
-        return float(loss.detach())
+            value = loss(images_bchw[rows].to(memory_format=torch.channels_last), generator)
+        _update(optimizer, parameters, value, peak_rate * _warm_cosine(number, steps))
+        return float(value.detach())
 
-    state = {"model": vae, "optimizer": optimizer}
-    _run_steps(work / "vae", settings.vae_steps, settings.checkpoint_every, state, step)
-    vae.eval()
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(part).latent_dist.mean for part in images_bchw.split(64)])
-    vae.register_to_config(scaling_factor=float(1 / latents.std()))
-    return vae
+    _run_steps(folder, steps, settings.checkpoint_every, {"model": vae, "optimizer": optimizer}, step)
 
 
 def build_text_and_unet(
@@ -190,6 +242,7 @@ def build_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,
     )
 
 
@@ -251,9 +304,8 @@ def train_diffusion(
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=False, foreach=True)
     noise_schedule = build_scheduler()
     deck = CaptionedDeck(world, art, settings)
-    images = torch.from_numpy(np.stack([d.image for d in art]))
     with torch.no_grad():
-        parts = images.permute(0, 3, 1, 2).float().div(127.5).sub(1).split(64)
+        parts = to_minus_one_to_one(np.stack([d.image for d in art])).split(64)
         posteriors = [vae.encode(part).latent_dist for part in parts]
     mean_nchw = torch.cat([p.mean for p in posteriors]) * vae.config.scaling_factor
     std_nchw = torch.cat([p.std for p in posteriors]) * vae.config.scaling_factor

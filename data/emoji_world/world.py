@@ -44,8 +44,8 @@ class Scene:
     id: str
     noun: str
     place: str
-    guest: str | None
-    """Code point of the animal that tells the place, or None."""
+    guest: str
+    """Code point of what stands in front and tells the place: a gift, a kangaroo, a deer."""
     shares: Mapping[str, NDArray[np.float64]]
 
 
@@ -117,7 +117,7 @@ def _scene(row: Mapping[str, Any]) -> Scene:
         id=row["id"],
         noun=row["noun"],
         place=row.get("place", ""),
-        guest=row["guest"],
+        guest=str(row["guest"]),
         shares={"season": np.array([winter, 1 - winter])},
     )
 
