@@ -186,7 +186,7 @@ def _unknown_problems(unknown: Sequence[str], known: Sequence[str]) -> list[str]
 
 
 def perhaps(name: str, known: Sequence[str], before: str = "") -> str:
-    """ "; perhaps you meant X", or nothing where no name is near."""
+    """What to say of the name that was meant: ...; perhaps you meant X. Empty where none is near."""
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
     near = difflib.get_close_matches(name, known, n=1)
     near = near or [leaves[leaf] for leaf in difflib.get_close_matches(name, leaves, n=1)]

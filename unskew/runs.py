@@ -75,7 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         for part in (*temporary.rglob("*"), temporary):
             _fsync(part)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         _remove(temporary)
         raise
