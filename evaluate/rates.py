@@ -18,7 +18,6 @@ from unskew.evaluate.stats import (
     Floats,
     Ints,
     cluster_means,
-    sign_flip_p,
 )
 
 Z = float(stats.norm.ppf(0.975))
@@ -44,7 +43,6 @@ def paired_rate_change(
     treated_ps: NDArray[np.bool_],
     clusters_p: Ints,
     fixed: bool,
-    seed: int,
 ) -> Estimate:
     """Change of a hit rate, treated - baseline, from the same cells in both arms; below 0 is worse.
 
@@ -60,7 +58,7 @@ def paired_rate_change(
     spread = lost + won - (won - lost) ** 2
     size = _effective_size(spread, change_c, baseline_ps.size, fixed)
     lo, hi = _tango(lost, won, size)
-    return Estimate(won - lost, lo, hi, sign_flip_p(change_c, seed))
+    return Estimate(won - lost, lo, hi)
 
 
 def _effective_size(spread: float, values_c: Floats, n: int, fixed: bool) -> float:

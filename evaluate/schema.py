@@ -34,15 +34,15 @@ class Model(BaseModel):
 class Margins(Model):
     """How much change is too little to matter, set before the study and stored with it."""
 
-    imbalance: float = Field(0.05, gt=0, le=1)
+    imbalance: float = Field(default=0.05, gt=0, le=1)
     """A change whose interval lies within +- this is `no_change`."""
-    fidelity: float = Field(0.03, gt=0, le=1)
+    fidelity: float = Field(default=0.03, gt=0, le=1)
     """Largest loss of share of explicit prompts obeyed, and of subjects right."""
-    control: float = Field(0.03, gt=0, le=1)
+    control: float = Field(default=0.03, gt=0, le=1)
     """Largest loss of share of control subjects right."""
-    overshoot: float = Field(0.10, ge=0, le=1)
+    overshoot: float = Field(default=0.10, ge=0, le=1)
     """A prompt overshoots when it left the target on the other side by more than this share."""
-    drift: float = Field(0.05, gt=0)
+    drift: float = Field(default=0.05, gt=0)
     """Largest drift of control pictures, in the baseline's mean distance between two different
     control prompts (0 = none, 1 = as far as from one thing to another)."""
 

@@ -27,11 +27,18 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval and the p-value of "it is 0"."""
+    """A value with its 95 % interval."""
 
     value: float
     lo: float
     hi: float
+
+
+@dataclass(frozen=True)
+class TestedEstimate(Estimate):
+    """An estimate with the two-sided p-value of "it is 0"."""
+
+    __test__ = False  # pytest takes what begins with "Test" for a test
     p_value: float
 
 
@@ -71,7 +78,7 @@ def cluster_means(values_p: Floats, clusters_p: Ints) -> Floats:
     return result
 
 
-def cluster_estimate(values_c: Floats, seed: int, limit: float = np.inf) -> Estimate:
+def cluster_estimate(values_c: Floats, seed: int, limit: float = np.inf) -> TestedEstimate:
     """Mean over clusters; 95 % interval by resampling them; p-value by flipping their signs.
 
     The interval is bootstrap-t (Efron & Tibshirani 1993, ch. 12), on each side never narrower than
@@ -85,10 +92,10 @@ def cluster_estimate(values_c: Floats, seed: int, limit: float = np.inf) -> Esti
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / np.sqrt(n)
     if error == 0 or np.ptp(values) == 0:
-        return Estimate(mean, mean, mean, sign_flip_p(values, seed))
+        return TestedEstimate(mean, mean, mean, sign_flip_p(values, seed))
     student = float(stats.t.ppf(0.975, n - 1))
     low, high = np.quantile(_bootstrap_t(values, seed), [0.025, 0.975])
-    return Estimate(
+    return TestedEstimate(
         value=mean,
         lo=max(mean - max(student, float(high)) * error, -limit),
         hi=min(mean - min(-student, float(low)) * error, limit),
@@ -133,7 +140,7 @@ def _signs(n: int, seed: int) -> Floats:
     return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
 
 
-def seed_estimate(value: float, without_s: Floats, limit: float = np.inf) -> Estimate:
+def seed_estimate(value: float, without_s: Floats, limit: float = np.inf) -> TestedEstimate:
     """Interval and p-value when the seeds are the unit: delete-one-seed jackknife, Student's t.
 
     `without_s` holds the value with seed s left out of every prompt and arm (Tukey 1958; Efron &
@@ -143,10 +150,10 @@ def seed_estimate(value: float, without_s: Floats, limit: float = np.inf) -> Est
     n = len(without_s)
     error = float(np.sqrt((n - 1) / n * ((without_s - without_s.mean()) ** 2).sum()))
     if error < ROUNDING:
-        return Estimate(value, value, value, 1.0 if abs(value) < ROUNDING else 2.0 ** (1 - n))
+        return TestedEstimate(value, value, value, 1.0 if abs(value) < ROUNDING else 2.0 ** (1 - n))
     half = float(stats.t.ppf(0.975, n - 1)) * error
     p_value = max(2 * float(stats.t.sf(abs(value) / error, n - 1)), 2.0 ** (1 - n))
-    return Estimate(value, max(value - half, -limit), min(value + half, limit), p_value)
+    return TestedEstimate(value, max(value - half, -limit), min(value + half, limit), p_value)
 
 
 def imbalance_without_each_seed(codes_ps: Ints, target_pk: Floats) -> Floats:
@@ -171,8 +178,8 @@ def swap_p(baseline_ps: Ints, treated_ps: Ints, target_pk: Floats, seed: int) ->
         order = np.lexsort((treated, base))
         order = order[base[order] != treated[order]]
         one_hot = np.arange(n_values)
-        moves = (treated[order, None] == one_hot).astype(np.int64) - (base[order, None] == one_hot)
-        swapped = (_signs(len(order), seed) < 0).astype(np.int64) @ moves
+        moves = 1.0 * (treated[order, None] == one_hot) - (base[order, None] == one_hot)
+        swapped = ((_signs(len(order), seed) < 0) @ moves).astype(np.int64)
         changes = imbalance(count_values(treated, n_values) - swapped, target) - imbalance(
             count_values(base, n_values) + swapped, target
         )
@@ -188,8 +195,8 @@ class Overshoot:
     """Which prompts crossed their target, and how many would by sampling error alone."""
 
     crossed_p: NDArray[np.bool_]
-    by_chance: float
-    """Mean over prompts of the probability that an arm exactly on target reads as crossed."""
+    by_chance_p: Floats
+    """Probability that a treated arm exactly on target reads as crossed."""
 
 
 def overshoot(baseline_pk: Ints, treated_pk: Ints, target_pk: Floats, margin: float) -> Overshoot:
@@ -208,7 +215,7 @@ def overshoot(baseline_pk: Ints, treated_pk: Ints, target_pk: Floats, margin: fl
     below = stats.binom.cdf(np.ceil(n_p1 * (target_pk - margin) - ROUNDING) - 1, n_p1, target_pk)
     above = stats.binom.sf(np.floor(n_p1 * (target_pk + margin) + ROUNDING), n_p1, target_pk)
     chance = np.where(leading, np.where(before > 0, below, above), 0.0).max(-1)
-    return Overshoot(crossed.any(-1), float(chance.mean()))
+    return Overshoot(crossed.any(-1), chance)
 
 
 def unreadable_bounds(
@@ -264,11 +271,13 @@ def change_verdict(
     return "no_change" if -margin <= estimate.lo and estimate.hi <= margin else "inconclusive"
 
 
-def needed(estimate: Estimate, margin: float, n: int) -> int:
-    """About how many units instead of n would settle the verdict, were the estimate the truth.
+def needed(estimate: Estimate, room: float, n: int) -> int | None:
+    """About how many units instead of n would settle a verdict, were the estimate the truth.
 
-    The half-width shrinks as 1/sqrt(n); it must pass 0 or fit into the margin, whichever is nearer.
+    `room` is how far the estimate lies from what its interval must exclude; the half-width shrinks
+    as 1/sqrt(n). At least n + 1; None when there is no room, so that no number would do.
     """
+    if room <= 0:
+        return None
     half = (estimate.hi - estimate.lo) / 2
-    room = max(abs(estimate.value), margin - abs(estimate.value))
     return max(n + 1, int(np.ceil(n * (half / room) ** 2)))

@@ -1,0 +1,138 @@
+"""From readings to `results.json`: what was planned, what was found, and whether the gate holds.
+
+results = summarise(readings, plan, control_features)
+write_results(results, run_folder / "results.json")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from unskew.evaluate.cells import StudyPlan as StudyPlan
+from unskew.evaluate.cells import SuiteCells, check_plan, lay_out
+from unskew.evaluate.preservation import Features, drift_rows, fidelity_rows
+from unskew.evaluate.representation import representation_rows
+from unskew.evaluate.schema import (
+    ArmSummary,
+    AttributeSettings,
+    Counts,
+    DriftRow,
+    FidelityRow,
+    Gate,
+    RepresentationRow,
+    ResultSettings,
+    SuiteSettings,
+)
+from unskew.evaluate.schema import Margins as Margins
+from unskew.evaluate.schema import Results as Results
+from unskew.evaluate.schema import load_results as load_results
+from unskew.runs import write_json_atomic
+
+
+def summarise(
+    readings: pd.DataFrame, plan: StudyPlan, control_features: Features | None = None
+) -> Results:
+    """The results of a study.
+
+    `readings` is the table of readings.parquet, one row a picture and attribute. Drift is measured
+    where `control_features` are given. Raises UserError for a plan or readings that allow no
+    answer: fewer than two seeds, readings of another study, too many unreadable pictures.
+    """
+    check_plan(plan)
+    cells = lay_out(readings, plan)
+    representation = representation_rows(plan, cells)
+    fidelity = fidelity_rows(plan, cells)
+    drift = drift_rows(plan, control_features) if control_features is not None else ()
+    arms = {
+        arm: ArmSummary(
+            role="treated" if n else "baseline",
+            counts=_counts(cells.values(), [n]),
+            facts=dict(plan.arm_facts.get(arm, {})),
+        )
+        for n, arm in enumerate(plan.arms)
+    }
+    total = _counts(cells.values(), range(len(plan.arms)))
+    return Results(
+        status="complete" if total.generated == total.planned else "incomplete",
+        baseline=plan.baseline,
+        arms=arms,
+        settings=_settings(plan, readings),
+        counts=total,
+        representation=representation,
+        fidelity=fidelity,
+        drift=drift,
+        gate=_gate(plan, representation, (*fidelity, *drift)),
+    )
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write `results.json` whole or not at all."""
+    write_json_atomic(path, results.model_dump(mode="json"))
+
+
+def _counts(suites: Iterable[SuiteCells], arms: Sequence[int]) -> Counts:
+    drawn = [(cells.pictures[arms] >= 0, cells.unreadable[arms]) for cells in suites]
+    return Counts(
+        planned=sum(generated.size for generated, _ in drawn),
+        generated=sum(int(generated.sum()) for generated, _ in drawn),
+        readable=sum(int((generated & ~unreadable).sum()) for generated, unreadable in drawn),
+    )
+
+
+def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
+    used = readings.drop_duplicates(["attribute", "classifier"])
+    return ResultSettings(
+        attributes={
+            id: AttributeSettings(
+                title=attribute.title,
+                values=attribute.values,
+                target=dict(zip(attribute.values, attribute.target.tolist(), strict=True)),
+                caveat=attribute.caveat,
+                classifiers=tuple(sorted(used["classifier"][used["attribute"] == id])),
+            )
+            for id, attribute in plan.attributes.items()
+        },
+        suites={
+            suite: SuiteSettings(
+                role=role,
+                n_prompts=len(plan.prompts_of(suite)),
+                n_seeds=plan.seeds[suite],
+                fixed=suite in plan.fixed_suites,
+            )
+            for suite, role in plan.suite_roles.items()
+        },
+        primaries=plan.primaries,
+        margins=plan.margins,
+        resampling_seed=plan.resampling_seed,
+        gate=plan.gate,
+        study=dict(plan.settings),
+    )
+
+
+def _gate(
+    plan: StudyPlan,
+    representation: Sequence[RepresentationRow],
+    preservation: Sequence[FidelityRow | DriftRow],
+) -> Gate:
+    """Improved where asked, in every arm, and everything kept; null when nothing was asked."""
+    if not plan.gate:
+        return Gate(passed=None, reasons=("no gate was asked for",))
+    asked = [row for row in representation if (row.attribute, row.suite) in plan.gate]
+    reasons = [
+        f"{row.attribute} on {row.suite} ({row.arm}) is {row.verdict or 'not compared'}, "
+        "must be improved"
+        for row in asked
+        if row.verdict != "improved"
+    ] + [
+        f"{row.attribute if isinstance(row, FidelityRow) else 'drift'} on {row.suite} "
+        f"({row.arm}) is {row.verdict or 'not compared'}, must be kept"
+        for row in preservation
+        if row.verdict != "kept"
+    ]
+    if reasons:
+        return Gate(passed=False, reasons=tuple(reasons))
+    held = f"{len(asked)} comparisons improved, {len(preservation)} kept"
+    return Gate(passed=True, reasons=(held,))
