@@ -1,0 +1,139 @@
+"""What every test relies on: no hub, the same examples on any machine, a tiny base and dataset."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A loaded machine is no failure, so no deadline for an example.
+hypothesis.settings.register_profile("unskew", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("unskew")
+
+TINY_SUBJECTS = ("mechanic", "health worker")
+TINY_CONTROLS = ("red apple", "banana", "house")
+PRESENTATIONS = {"woman": "woman", "man": "man", "person": "androgynous"}
+TONES = ("pale", "light", "tan", "brown", "dark")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion folder with random weights: 16 px, latents (8, 8, 8), 24 tokens of 16.
+
+    Emoji World's own tokenizer and scheduler; some 100,000 parameters, so a step takes
+    milliseconds. Its pictures are noise: tests of what pictures show cannot use it.
+    """
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from unskew.data.emoji_world.base_training import TOKENS, build_scheduler, build_tokenizer
+    from unskew.data.emoji_world.world import load_world
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = build_tokenizer(load_world(), folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=TOKENS,
+        projection_dim=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = StableDiffusionPipeline(
+            vae=AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2,
+                block_out_channels=(8, 8),
+                layers_per_block=1,
+                latent_channels=8,
+                norm_num_groups=4,
+                sample_size=16,
+            ),
+            text_encoder=CLIPTextModel(text),
+            tokenizer=tokenizer,
+            unet=UNet2DConditionModel(
+                sample_size=8,
+                in_channels=8,
+                out_channels=8,
+                block_out_channels=(16, 16),
+                layers_per_block=1,
+                down_block_types=("CrossAttnDownBlock2D",) * 2,
+                up_block_types=("CrossAttnUpBlock2D",) * 2,
+                cross_attention_dim=16,
+                attention_head_dim=2,
+                norm_num_groups=4,
+            ),
+            scheduler=build_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipe.save_pretrained(folder / "base", safe_serialization=True)
+    return folder / "base"
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imagefolder of two subjects x 15 cells and three controls, 16 px; change only a copy."""
+    folder = tmp_path_factory.mktemp("dataset") / "pictures"
+    (folder / "images").mkdir(parents=True)
+    rows = list(_tiny_rows())
+    for number, name in enumerate(dict.fromkeys(row["file_name"] for row in rows)):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metadata.jsonl").write_text(lines, "utf-8")
+    return folder
+
+
+def _tiny_rows() -> Iterator[dict[str, Any]]:
+    for subject, presentation, tone in itertools.product(TINY_SUBJECTS, PRESENTATIONS, TONES):
+        explicit = f"a {PRESENTATIONS[presentation]} {subject} with {tone} skin"
+        values = {"presentation": presentation, "skin_tone": tone, "season": None}
+        for kind, text in (("neutral", f"a {subject}"), ("explicit", explicit)):
+            yield _tiny_row(
+                f"{subject}-{presentation}-{tone}", kind, subject, text, explicit, values
+            )
+    for thing in TINY_CONTROLS:
+        nothing = {"presentation": None, "skin_tone": None, "season": None}
+        yield _tiny_row(thing, "control", thing, f"a {thing}", None, nothing)
+
+
+def _tiny_row(
+    name: str,
+    kind: str,
+    subject: str,
+    text: str,
+    explicit_text: str | None,
+    values: dict[str, str | None],
+) -> dict[str, Any]:
+    return {
+        "file_name": f"images/{name.replace(' ', '-')}.png",
+        "text": text,
+        "kind": kind,
+        "subject": subject.replace(" ", "-"),
+        **values,
+        "explicit_text": explicit_text,
+        "weight": 1.0,
+        "split": "train",
+        "source": "test",
+        "license": "CC0-1.0",
+        "sha256": "",
+    }
