@@ -73,13 +73,13 @@ def read_command_line(
 def _group(schema: Schema, value: object) -> type:
     """A dataclass that mirrors one table of settings."""
     fields = []
-    for name, part in parts(schema, value).items():
+    for number, (name, part) in enumerate(parts(schema, value).items()):
         here = inside(value, name, MUST_BE_GIVEN)
         is_table = bool(parts(part, here))
         kind = _group(part, here) if is_table else _leaf(part)
         default = dataclasses.field(default_factory=kind if is_table else _constant(here))
         about = tyro.conf.arg(name=name, help=part.get("description", ""))
-        fields.append((f"_{name}", Annotated[kind, about], default))
+        fields.append((f"_{number}", Annotated[kind, about], default))
     group = dataclasses.make_dataclass("Group", fields)
     group.__doc__ = str(schema.get("description", " "))
     return group
@@ -89,8 +89,8 @@ def _given(
     mirror: object, schema: Schema, value: object, prefix: str = ""
 ) -> Iterator[tuple[str, Schema, tuple[str, ...]]]:
     """Dotted name, schema and words of each option that was given."""
-    for name, part in parts(schema, value).items():
-        inner = getattr(mirror, f"_{name}")
+    for number, (name, part) in enumerate(parts(schema, value).items()):
+        inner = getattr(mirror, f"_{number}")
         if isinstance(inner, _Words):
             yield f"{prefix}{name}", part, inner.words
         elif dataclasses.is_dataclass(inner):
@@ -186,7 +186,7 @@ def _unknown_problems(unknown: Sequence[str], known: Sequence[str]) -> list[str]
 
 
 def perhaps(name: str, known: Sequence[str], before: str = "") -> str:
-    """What to say of the name that was meant: ...; perhaps you meant X. Empty where none is near."""
+    """The end of a message: "; perhaps you meant X", or nothing where no name is near."""
     leaves = {path.rpartition(".")[2]: path for path in reversed(known)}
     near = difflib.get_close_matches(name, known, n=1)
     near = near or [leaves[leaf] for leaf in difflib.get_close_matches(name, leaves, n=1)]

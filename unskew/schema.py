@@ -85,17 +85,24 @@ def _allowed(branch: Schema) -> str:
 def parts(schema: Schema, value: object) -> dict[str, Schema]:
     """Name -> schema of the settings inside this one, given what is there; none for a leaf.
 
-    A model has its fields, a list of models its numbers. A plain list or mapping is a leaf.
+    A model has its fields, a list of models its numbers, a mapping of models its keys. Any other
+    list or mapping is a leaf.
     """
     for branch in branches(schema):
-        fields: dict[str, Schema] = branch.get("properties", {})
         absent = value is None and len(branches(schema)) > 1
-        if fields and not absent:
-            return fields
-        items = branch.get("items", {})
-        if isinstance(value, list) and any("properties" in item for item in branches(items)):
-            return {str(number): items for number in range(len(value))}
+        if "properties" in branch and not absent:
+            return dict(branch["properties"])
+        if isinstance(value, list) and _is_model(branch.get("items")):
+            return {str(number): branch["items"] for number in range(len(value))}
+        keys = list(map(str, value)) if isinstance(value, dict) else ["."]
+        dotted = any("." in key for key in keys)  # no dotted path leads through such a key
+        if _is_model(branch.get("additionalProperties")) and not dotted:
+            return {key: branch["additionalProperties"] for key in keys}
     return {}
+
+
+def _is_model(schema: object) -> bool:
+    return isinstance(schema, dict) and any("properties" in part for part in branches(schema))
 
 
 def inside(value: object, name: str, absent: object = None) -> Any:

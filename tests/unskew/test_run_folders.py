@@ -52,6 +52,10 @@ def status(folder: Path) -> str:
     return str(read_manifest(folder)["status"])
 
 
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
 @pytest.fixture
 def held(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     """Another live process that holds an open run in a folder."""
@@ -83,7 +87,7 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         break_off()
     assert file.read_text() == "old"
-    assert os.listdir(file.parent) == ["a.txt"]
+    assert names(file.parent) == {"a.txt"}
 
 
 def test_the_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_json_that_is_no_json_is_refused(tmp_path: Path) -> None:
     """NaN never reaches a file that other tools read."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json_atomic(tmp_path / "a.json", {"loss": float("nan")})
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == set()
 
 
 @given(
@@ -195,7 +199,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="give another folder"):
         begin(tmp_path)
-    assert {name for name in os.listdir(tmp_path) if name[0] != "."} == {"thesis.txt"}
+    assert names(tmp_path) - {".lock"} == {"thesis.txt"}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 99}'])
@@ -250,7 +254,7 @@ def test_a_killed_run_is_taken_over(held: tuple[subprocess.Popen[str], Path]) ->
     assert status(folder) == "running"
     with begin(folder) as run:
         assert (run.resumed, run.was_complete) == (True, False)
-        assert {f.name for f in folder.iterdir()} == {".lock", "manifest.json"}
+        assert names(folder) == {".lock", "manifest.json"}
         run.finish("complete")
 
 

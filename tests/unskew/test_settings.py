@@ -56,6 +56,8 @@ class Training(Settings):
     """Suite -> weight."""
     arms: tuple[Lora, ...] = ()
     """Adapters to compare."""
+    by_name: dict[str, Lora] = {}
+    """Adapters with names."""
     gate: bool = False
     """Whether the exit code says the verdict."""
 
@@ -73,6 +75,7 @@ precision: fp32
 learning_rate: 1e-4
 weights: {trained: 1, held_out: 2}
 arms: [{rank: 2}, {rank: 4}]
+by_name: {must-not_change: {rank: 3}}
 """
 
 
@@ -110,11 +113,18 @@ def test_the_file_alone_is_enough(asked: Ask) -> None:
 
 def test_the_command_line_wins_and_is_remembered(asked: Ask) -> None:
     """Named settings change, all others stay, and `passed` lists the named ones."""
-    resolved = asked("--lora.rank", "4", "--arms.1.alpha=2.5", "--gate", "--dry-run", "--json")
-    assert set(resolved.passed) == {"lora.rank", "arms.1.alpha", "gate"}
+    words = "--lora.rank 4 --arms.1.alpha=2.5 --gate --by_name.must-not_change.rank 6"
+    resolved = asked(*words.split(), "--dry-run", "--json")
+    assert set(resolved.passed) == {
+        "lora.rank",
+        "arms.1.alpha",
+        "gate",
+        "by_name.must-not_change.rank",
+    }
     assert (resolved.dry_run, resolved.json) == (True, True)
     plain = asked().settings.model_dump()
     plain["lora"]["rank"], plain["arms"][1]["alpha"], plain["gate"] = 4, 2.5, True
+    plain["by_name"]["must-not_change"]["rank"] = 6
     assert resolved.settings.model_dump() == plain
 
 
