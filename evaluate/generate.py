@@ -72,7 +72,9 @@ def draw(
     """
     states = TextStates(pipe, sampler.guidance > 1)
     for part in batches:
-        images_nhwc = draw_batch(pipe, part, sampler, states([rewrite(c.prompt.text) for c in part]))
+        images_nhwc = draw_batch(
+            pipe, part, sampler, states([rewrite(c.prompt.text) for c in part])
+        )
         for cell, image in zip(part, images_nhwc, strict=True):
             file = cell.file(arm_folder)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,10 @@ def draw(
 
 
 def draw_batch(
-    pipe: StableDiffusionPipeline, cells: Sequence[Cell], sampler: Sampler, states: dict[str, Tensor]
+    pipe: StableDiffusionPipeline,
+    cells: Sequence[Cell],
+    sampler: Sampler,
+    states: dict[str, Tensor],
 ) -> NDArray[np.uint8]:
     """(n, h, w, 3) uint8 pictures of n cells."""
     size = sampler.resolution_px // pipe.vae_scale_factor
@@ -110,6 +115,7 @@ class TextStates:
         self.known: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The pipeline's arguments for these prompts: (b, l, d) states, and the empty prompt's."""
         asked = {"prompt_embeds": torch.stack([self._state(text) for text in texts])}
         if self.guided:
             empty = self._state("")

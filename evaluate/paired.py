@@ -1,9 +1,9 @@
 """Prove a change: the base against the base with an adapter, same prompts, same noise.
 
-    unskew evaluate                                       # the Emoji World study, after `unskew train`
-    python evaluate/paired.py --config configs/emoji/study-quick.yaml
-    python evaluate/paired.py --suites.trained.seeds 2    # tiny
-    the same command again                                # draws only what is missing
+unskew evaluate                                       # the Emoji World study, after `unskew train`
+python evaluate/paired.py --config configs/emoji/study-quick.yaml
+python evaluate/paired.py --suites.trained.seeds 2    # tiny
+the same command again                                # draws only what is missing
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Draw what is missing, read every picture, compute the statistics, write the repo
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +17,20 @@ from diffusers import StableDiffusionPipeline
 from pydantic import Field
 from tqdm import tqdm
 
-from unskew.adapters import load_adapter
+from unskew.adapters import adapter_file, load_adapter
 from unskew.attributes import SUBJECT, Attribute, load_attribute
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, fit_folder
 from unskew.evaluate.classify import pooled_pixels, read_arm, write_readings
-from unskew.evaluate.generate import Cell, Sampler, draw, missing_batches, plan_batches
+from unskew.evaluate.generate import (
+    Cell,
+    Sampler,
+    TextStates,
+    draw,
+    draw_batch,
+    missing_batches,
+    plan_batches,
+)
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Margins, Results, StudyPlan, summarise, write_results
 from unskew.pipelines import (
@@ -71,7 +80,7 @@ class StudySettings(Settings):
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
     exemplars: Path = Path("runs/emoji-exemplars")
-    """Labelled picture folder that the classifier reads with (`unskew data` writes Emoji World's)."""
+    """Labelled pictures that the classifier reads with; `unskew data` writes Emoji World's."""
     steps: Annotated[int, Field(ge=1)] = 12
     """Denoising steps a picture."""
     guidance: Annotated[float, Field(ge=1)] = 2.0
@@ -136,12 +145,14 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
 
 
 def _draw_arms(
-    settings: StudySettings, cells: Sequence[Cell], run: Run, device: torch.device, dtype: torch.dtype
+    settings: StudySettings,
+    cells: Sequence[Cell],
+    run: Run,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> None:
     batches = plan_batches(cells, settings.batch)
-    missing = {
-        arm: missing_batches(batches, run.folder / "images" / arm) for arm in settings.arms
-    }
+    missing = {arm: missing_batches(batches, run.folder / "images" / arm) for arm in settings.arms}
     total = sum(len(set(part)) for parts in missing.values() for part in parts)
     if not total:
         return
@@ -155,19 +166,17 @@ def _draw_arms(
                     bar.update(drawn)
 
 
-class _wearing:
+@contextmanager
+def _wearing(pipe: StableDiffusionPipeline, name: str, arm: ArmSettings) -> Iterator[None]:
     """The base with an arm's adapter on; the bare base again afterwards."""
-
-    def __init__(self, pipe: StableDiffusionPipeline, name: str, arm: ArmSettings) -> None:
-        self.pipe, self.name, self.arm = pipe, name, arm
-
-    def __enter__(self) -> None:
-        if self.arm.adapter is not None:
-            load_adapter(self.pipe, self.arm.adapter, self.name, self.arm.weight)
-
-    def __exit__(self, *exception: object) -> None:
-        if self.arm.adapter is not None:
-            self.pipe.unload_lora_weights()
+    if arm.adapter is None:
+        yield
+        return
+    load_adapter(pipe, arm.adapter, name, arm.weight)
+    try:
+        yield
+    finally:
+        pipe.unload_lora_weights()
 
 
 def _judge(
@@ -233,7 +242,7 @@ def _plan(
 
 
 def _check_inputs(settings: StudySettings) -> dict[str, str]:
-    """sha256 of everything a picture or reading depends on; raises UserError for what is missing."""
+    """sha256 of all that a picture or reading depends on. Raises UserError for what is missing."""
     if len(settings.arms) < 1:
         raise UserError("arms must name at least one arm, got none")
     base = resolve_base(settings.base)
@@ -259,11 +268,6 @@ def _check_inputs(settings: StudySettings) -> dict[str, str]:
     return inputs
 
 
-def adapter_file(path: Path) -> Path:
-    """The safetensors file of an adapter folder or file."""
-    return path / "pytorch_lora_weights.safetensors" if path.suffix != ".safetensors" else path
-
-
 def _dtype(settings: StudySettings, device: torch.device) -> tuple[torch.dtype, str]:
     if settings.dtype == "auto":
         return choose_dtype(device)
@@ -278,8 +282,6 @@ def _dry_run(
     settings: StudySettings, cells: Sequence[Cell], device: torch.device, dtype: torch.dtype
 ) -> int:
     """Load everything, draw one batch of every arm in memory, and estimate the time."""
-    from unskew.evaluate.generate import TextStates, draw_batch
-
     pipe = load_base(resolve_base(settings.base), device, dtype)
     sampler = _sampler(settings)
     part = plan_batches(cells, settings.batch)[0]

@@ -1,7 +1,7 @@
 """Measure Emoji World's base with the oracle: does it draw what is asked, at the planted rates?
 
-    python scripts/measure_emoji_world.py                 # the shipped base; prints the summary
-    python scripts/measure_emoji_world.py --base FOLDER --seeds 8
+python scripts/measure_emoji_world.py                 # the shipped base; prints the summary
+python scripts/measure_emoji_world.py --base FOLDER --seeds 8
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ def measure(base: Path, seeds: int) -> dict[str, Any]:
     subject = _rate(pipe, SUBJECT, _asking(world, (*people, *scenes), None, few))
     named = {
         attribute: _rate(pipe, attribute, _asking(world, things, attribute, max(1, few // 2)))
-        for attribute, things in (("presentation", people), ("skin_tone", people), ("season", scenes))
+        for attribute, things in (
+            ("presentation", people),
+            ("skin_tone", people),
+            ("season", scenes),
+        )
     }
     planted = _neutral_shares(pipe, world, seeds, unguided)
     guided = _neutral_shares(pipe, world, seeds, DEFAULT_SAMPLER)
@@ -107,11 +111,11 @@ def _cells(text: str, subject: str, seeds: int) -> Iterator[Cell]:
     return (Cell(prompt, seed) for seed in range(seeds))
 
 
-def _rate(
-    pipe: StableDiffusionPipeline, attribute: str, asked: list[tuple[Cell, str]]
-) -> float:
+def _rate(pipe: StableDiffusionPipeline, attribute: str, asked: list[tuple[Cell, str]]) -> float:
     shown = _read(pipe, [cell for cell, _ in asked], attribute, DEFAULT_SAMPLER)
-    return float(np.mean([value == wanted for value, (_, wanted) in zip(shown, asked, strict=True)]))
+    return float(
+        np.mean([value == wanted for value, (_, wanted) in zip(shown, asked, strict=True)])
+    )
 
 
 def _read(
@@ -125,7 +129,9 @@ def _read(
         reading = oracle().read(images, [attribute])[attribute]
         shown += [reading.values[k] if k >= 0 else None for k in reading.value_n]
         if number % 10 == 0:
-            print(f"{attribute}: {len(shown)} of {len(cells)} pictures", file=sys.stderr, flush=True)
+            print(
+                f"{attribute}: {len(shown)} of {len(cells)} pictures", file=sys.stderr, flush=True
+            )
     return shown[: len(cells)]
 
 

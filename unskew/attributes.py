@@ -46,9 +46,7 @@ def load_attribute(id: str, folder: Path = ATTRIBUTES_DIR) -> Attribute:
     keys = {"title", "values", "target", "caveat"}
     if not isinstance(table, dict) or set(table) - keys or not {"values", "caveat"} <= set(table):
         given = sorted(table) if isinstance(table, dict) else type(table).__name__
-        raise UserError(
-            f"{file}: needs values and caveat, may have title and target, got {given}"
-        )
+        raise UserError(f"{file}: needs values and caveat, may have title and target, got {given}")
     values = tuple(str(value) for value in table["values"])
     if len(values) < 2 or len(set(values)) < len(values):
         raise UserError(f"{file}: values must be two or more different names, got {list(values)}")

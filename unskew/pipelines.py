@@ -68,9 +68,7 @@ def check_base(folder: Path) -> dict[str, object]:
     return parts
 
 
-def load_base(
-    folder: Path, device: torch.device, dtype: torch.dtype
-) -> StableDiffusionPipeline:
+def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
     """The base on its device, in evaluation mode, gradients off. Raises UserError as check_base."""
     check_base(folder)
     with warnings.catch_warnings():

@@ -133,7 +133,7 @@ def _expand(block: Mapping[str, Any], where: str) -> list[Prompt]:
             if attribute not in attributes or value not in attributes[attribute].values:
                 raise UserError(
                     f"{where}: {row['text']!r} asks for {attribute} = {value!r} "
-                    f"(allowed: {({k: list(a.values) for k, a in attributes.items()})})"
+                    f"(allowed: { ({k: list(a.values) for k, a in attributes.items()}) })"
                 )
     return [
         Prompt(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any, Generic, TypeVar
 
 import pydantic
 import yaml
-from pydantic_core import ErrorDetails
 
 import unskew.configs
 from unskew.command_line import perhaps, read_command_line
@@ -211,7 +210,7 @@ def _validate(model: type[S], values: dict[str, Any]) -> tuple[S | None, dict[st
         return None, problems
 
 
-def _problem(detail: ErrorDetails, schema: Schema, values: object) -> tuple[str, str]:
+def _problem(detail: Mapping[str, Any], schema: Schema, values: object) -> tuple[str, str]:
     """Dotted path, and what is wrong there, of one error of pydantic's."""
     path, part, given = locate(schema, detail["loc"], values)
     match detail["type"]:

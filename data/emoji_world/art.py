@@ -110,7 +110,9 @@ def draw_scene(scene: Scene, season: str, layout: int) -> NDArray[np.uint8]:
     """A market stall and a Christmas tree, in snow with bare trees or in sun with palms."""
     rng = np.random.default_rng(layout)
     winter = season == "winter"
-    sky, ground = ((176, 196, 214), (240, 246, 250)) if winter else ((92, 190, 245), (250, 228, 160))
+    sky, ground = (
+        ((176, 196, 214), (240, 246, 250)) if winter else ((92, 190, 245), (250, 228, 160))
+    )
     page = Image.new("RGBA", (128, 128), (*sky, 255))
     page.paste((*ground, 255), (0, 84, 128, 128))
 
@@ -144,9 +146,7 @@ def likeness(code: str, world: World) -> tuple[float, float]:
     art = np.array(
         [[draw_person(code, p, t).astype(float) for t in tones] for p in presentations]
     )  # (presentation, tone, h, w, 3)
-    between_presentations = [
-        abs(art[i] - art[j]).mean() for i in range(len(art)) for j in range(i)
-    ]
+    between_presentations = [abs(art[i] - art[j]).mean() for i in range(len(art)) for j in range(i)]
     between_tones = [
         abs(art[:, i] - art[:, i + 1]).mean(axis=(1, 2, 3)).min() for i in range(len(tones) - 1)
     ]

@@ -131,7 +131,9 @@ def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> Aut
         kl = posterior.kl().mean() / x[0].numel()
         return _distance(vae.decode(z).sample, x) + 2e-3 * kl
 
-    _fit_pictures(vae, list(vae.parameters()), images_bchw, loss, steps, 2e-3, settings, work / "vae")
+    _fit_pictures(
+        vae, list(vae.parameters()), images_bchw, loss, steps, 2e-3, settings, work / "vae"
+    )
     vae.register_to_config(scaling_factor=float(1 / _means(vae, images_bchw).std()))
     return vae.eval()
 
@@ -190,7 +192,9 @@ def _fit_pictures(
         _update(optimizer, parameters, value, peak_rate * _warm_cosine(number, steps))
         return float(value.detach())
 
-    _run_steps(folder, steps, settings.checkpoint_every, {"model": vae, "optimizer": optimizer}, step)
+    _run_steps(
+        folder, steps, settings.checkpoint_every, {"model": vae, "optimizer": optimizer}, step
+    )
 
 
 def build_text_and_unet(
@@ -336,9 +340,7 @@ def train_diffusion(
         return float(loss.detach())
 
     state = {"model": both, "optimizer": optimizer, "ema": ema}
-    _run_steps(
-        work / "diffusion", settings.diffusion_steps, settings.checkpoint_every, state, step
-    )
+    _run_steps(work / "diffusion", settings.diffusion_steps, settings.checkpoint_every, state, step)
     ema.copy_to(parameters)
     return text_encoder.eval(), unet.eval()
 
@@ -359,7 +361,10 @@ def load_ema(
 
 
 def _update(
-    optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], loss: Tensor, rate: float
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    loss: Tensor,
+    rate: float,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -370,7 +375,9 @@ def _update(
 
 
 def _warm_cosine(step: int, steps: int, warm_up: int = 100) -> float:
-    return min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return min(1.0, (step + 1) / warm_up) * (
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
 
 
 def _warm_flat_fall(step: int, steps: int, fall_share: float, warm_up: int = 200) -> float:

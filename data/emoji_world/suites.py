@@ -1,6 +1,6 @@
 """Emoji World's prompt suites, written from its table.
 
-    python data/emoji_world/suites.py      # writes configs/prompts/emoji.yaml
+python data/emoji_world/suites.py      # writes configs/prompts/emoji.yaml
 """
 
 from __future__ import annotations
@@ -97,7 +97,12 @@ def _explicit_scenes(world: World) -> dict[str, Any]:
 
 
 def _explicit(attributes: list[str], prompts: list[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"suite": "explicit", "role": "explicit", "attributes": list(attributes), "prompts": prompts}
+    return {
+        "suite": "explicit",
+        "role": "explicit",
+        "attributes": list(attributes),
+        "prompts": prompts,
+    }
 
 
 def prompts_yaml() -> str:

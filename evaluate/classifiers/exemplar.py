@@ -40,14 +40,14 @@ class Readings:
         return self.value_n >= 0
 
 
-def pixel_features(images_nhwc: NDArray[np.uint8], size_px: int = FEATURE_PX) -> NDArray[np.float32]:
+def pixel_features(
+    images_nhwc: NDArray[np.uint8], size_px: int = FEATURE_PX
+) -> NDArray[np.float32]:
     """(n, size * size * 3) RGB in [0, 1], pictures of another size averaged or stretched to it."""
     if images_nhwc.shape[1:3] != (size_px, size_px):
         images_nhwc = np.stack(
             [
-                np.asarray(
-                    Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BOX)
-                )
+                np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BOX))
                 for image in images_nhwc
             ]
         )
@@ -82,7 +82,9 @@ class ExemplarClassifier:
         """
         return float(np.median(self._between_subjects_n))
 
-    def read(self, images_nhwc: NDArray[np.uint8], attributes: Sequence[str]) -> dict[str, Readings]:
+    def read(
+        self, images_nhwc: NDArray[np.uint8], attributes: Sequence[str]
+    ) -> dict[str, Readings]:
         """Readings of (n, h, w, 3) uint8 RGB pictures, by attribute.
 
         A picture is unreadable when it is past `limit`, and for an attribute that its nearest
@@ -116,9 +118,7 @@ class ExemplarClassifier:
         return readings
 
 
-def _squared_distances(
-    a_nd: NDArray[np.float32], b_md: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _squared_distances(a_nd: NDArray[np.float32], b_md: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, m) mean squared differences, by |a|^2 - 2ab + |b|^2."""
     squared = (a_nd**2).sum(1)[:, None] - 2 * a_nd @ b_md.T + (b_md**2).sum(1)[None, :]
     return np.asarray(np.maximum(squared, 0) / a_nd.shape[1])
