@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import hypothesis
 import pydantic
 import pytest
 from hypothesis import given
@@ -151,6 +152,7 @@ def test_every_kind_of_value_can_be_given(
     assert getattr(asked(*words).settings, name) == value
 
 
+@hypothesis.settings(max_examples=25)
 @given(rank=st.integers(1, 10**6), alpha=st.none() | st.floats(-1e6, 1e6), out=st.text("ab/. "))
 def test_what_is_given_is_what_arrives(
     rank: int, alpha: float | None, out: str, tmp_path_factory: pytest.TempPathFactory

@@ -1,0 +1,132 @@
+"""Promises of the house: which folder may import which, what names are free, what is packaged."""
+
+import ast
+import configparser
+import glob
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLOORS = {"configs": 0, "unskew": 1, "evaluate": 2, "data": 3, "train": 3, "scripts": 4}
+"""Folder -> floor; imports lead to lower floors or stay in their folder."""
+FILES = sorted(file for folder in FLOORS for file in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", "utf-8")
+    return parser
+
+
+@cache
+def owners() -> dict[str, set[str]]:
+    """Top-level name -> the installed distributions that bring it."""
+    found = importlib.metadata.packages_distributions()
+    return {name: set(map(normalised, distributions)) for name, distributions in found.items()}
+
+
+def folder_of(module: str) -> str:
+    """unskew.evaluate.stats -> evaluate; unskew.runs -> unskew."""
+    second = ([*module.split("."), ""])[1]
+    return second if second in FLOORS else "unskew"
+
+
+def imports(file: Path) -> Iterator[tuple[str, str | None]]:
+    """(module, imported name) of every import statement of a file, at any depth of it."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((name.name, None) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            yield from ((str(node.module), name.name) for name in node.names)
+
+
+def normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=\[;! ]", distribution)[0]).lower()
+
+
+def relative(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_imports_lead_downstairs(file: Path) -> None:
+    """A floor knows those below it only; data and train never each other; privates stay private."""
+    home = file.relative_to(ROOT).parts[0]
+    for module, name in imports(file):
+        if module.split(".")[0] != "unskew":
+            continue
+        target = folder_of(f"{module}.{name}" if module == "unskew" else module)
+        assert target == home or FLOORS[target] < FLOORS[home], f"{home} imports {module}"
+        assert name is None or not name.startswith("_"), f"{module}.{name} is private"
+
+
+@pytest.mark.parametrize("folder", ["train", "evaluate", "data", "scripts"])
+def test_no_module_hides_another(folder: str) -> None:
+    """A program's folder comes first on sys.path, so its names are no one else's there."""
+    pinned = {normalised(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    taken = set(sys.stdlib_module_names) | {name for name in owners() if pinned & owners()[name]}
+    assert "torch" in taken
+    names = {f.stem for f in (ROOT / folder).glob("*.py")} - {"__init__"}
+    names |= {init.parent.name for init in (ROOT / folder).glob("*/__init__.py")}
+    assert not names & taken
+
+
+def test_every_package_is_listed() -> None:
+    """setup.cfg names every folder with Python files, and each has its __init__.py."""
+    listed = set(setup_cfg()["options"]["packages"].split())
+    found = {".".join(file.parent.relative_to(ROOT).parts).removeprefix("unskew") for file in FILES}
+    assert listed == {f"unskew.{name}".strip(".") for name in found}
+    assert all((file.parent / "__init__.py").exists() for file in FILES)
+
+
+def test_every_data_file_is_packaged() -> None:
+    """Whatever lies in a package and is no Python reaches those who install a wheel."""
+    patterns = setup_cfg()["options.package_data"]
+    packaged = {
+        ROOT / folder / name
+        for package in patterns
+        for folder in [package.removeprefix("unskew.").replace(".", "/")]
+        for pattern in patterns[package].split()
+        for name in glob.glob(pattern, root_dir=ROOT / folder, recursive=True)  # noqa: PTH207
+    }
+    shell = {"scripts/demo", "scripts/test", "scripts/environment"}
+    listed = subprocess.run(
+        ["git", "ls-files", *FLOORS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tracked = {ROOT / name for name in listed.stdout.splitlines() if name not in shell}
+    data = {file for file in tracked if file.suffix != ".py" and file.exists()}
+    assert data
+    assert not sorted(relative(file) for file in data - packaged)
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What the code imports is installed with it, not by luck with something else."""
+    options, extras = setup_cfg()["options"], setup_cfg()["options.extras_require"]
+    declared = {
+        normalised(line)
+        for text in (options["install_requires"], extras["demo"])
+        for line in text.splitlines()
+    }
+    needed = {module.split(".")[0] for file in FILES for module, _ in imports(file)}
+    needed -= set(sys.stdlib_module_names) | {"unskew"}
+    assert not {name for name in needed if not declared & owners()[name]}
+
+
+def test_every_dependency_is_pinned() -> None:
+    """constraints.txt fixes one public version of each declared dependency and tool."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    extras = setup_cfg()["options.extras_require"]
+    declared = [setup_cfg()["options"]["install_requires"], extras["demo"], extras["dev"]]
+    needed = {normalised(line) for text in declared for line in text.split("\n") if line}
+    assert needed <= set(map(normalised, pins))
