@@ -26,6 +26,7 @@ from unskew.evaluate.stats import (
     Overshoot,
     TestedEstimate,
     change_verdict,
+    clipped,
     cluster_estimate,
     cluster_means,
     count_values,
@@ -70,6 +71,10 @@ class _Sample:
     @property
     def counts_apk(self) -> Ints:
         return count_values(self.codes_aps, len(self.values))
+
+    @property
+    def one_target(self) -> bool:
+        return bool((self.target_pk == self.target_pk[0]).all())
 
 
 def representation_rows(
@@ -180,7 +185,9 @@ def _row(
         n_prompts=int(sample.kept_p.sum()),
         n_clusters=unit.n_clusters,
         n_seeds=unit.n_seeds,
-        target=_named(sample, sample.target_pk.mean(0)),
+        target=_named(
+            sample, sample.target_pk[0] if sample.one_target else sample.target_pk.mean(0)
+        ),
         baseline=baseline,
         treated=treated[0] if treated else None,
         change=_change(sample, change, p_adjusted, baseline, treated[0], crossed)
@@ -201,18 +208,17 @@ def _with_notes(
     notes = []
     if not sample.kept_p.all():
         notes.append("prompts with too few readable pictures are left out; see left_out")
-    if (sample.target_pk != sample.target_pk[0]).any():
+    if not sample.one_target:
         notes.append("targets differ between prompts; their mean is given")
     if sample.same_pictures:
         notes.append("both arms show the same pictures")
     elif change and change.lo == change.hi:
         n_pairs = int((sample.codes_aps[:, sample.kept_p] >= 0).all(0).sum())
         hidden = unseen_change(n_pairs, sample.target_pk)
-        lo, hi = max(change.lo - hidden, -1.0), min(change.hi + hidden, 1.0)
-        change = replace(change, lo=lo, hi=hi)
+        change = clipped(replace(change, lo=change.lo - hidden, hi=change.hi + hidden), 1.0)
         notes.append(
             f"nothing varies between the units: the interval is what {n_pairs} pairs of pictures "
-            "without a disagreement leave possible"
+            "without a surprise leave possible"
         )
     return change, tuple(notes)
 

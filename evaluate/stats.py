@@ -6,7 +6,7 @@ Pure functions on arrays. Axes: p prompts, c clusters of prompts, s seeds, k att
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -85,22 +85,24 @@ def cluster_estimate(values_c: Floats, seed: int, limit: float = np.inf) -> Test
     Student's: with 10-20 clusters either alone covers too little, the first when most differences
     are near 0, the second when they are skewed. All-zero values give [0, 0] and p = 1. The interval
     is clipped to +-`limit`, the range of what is estimated. Neither the order of the values nor the
-    choice of sign moves the result. Needs C >= 2.
+    choice of sign moves the result. Needs two clusters.
     """
     n = len(values_c)
     values = np.sort(values_c)
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / np.sqrt(n)
-    if error == 0 or np.ptp(values) == 0:
+    if np.ptp(values) < ROUNDING:
         return TestedEstimate(mean, mean, mean, sign_flip_p(values, seed))
     student = float(stats.t.ppf(0.975, n - 1))
     low, high = np.quantile(_bootstrap_t(values, seed), [0.025, 0.975])
-    return TestedEstimate(
-        value=mean,
-        lo=max(mean - max(student, float(high)) * error, -limit),
-        hi=min(mean - min(-student, float(low)) * error, limit),
-        p_value=sign_flip_p(values, seed),
-    )
+    lo, hi = mean - max(student, float(high)) * error, mean - min(-student, float(low)) * error
+    return clipped(TestedEstimate(mean, lo, hi, sign_flip_p(values, seed)), limit)
+
+
+def clipped(estimate: TestedEstimate, limit: float) -> TestedEstimate:
+    """The interval within +-limit, but never without the estimate, which may read beyond it."""
+    lo = max(estimate.lo, min(-limit, estimate.value))
+    return replace(estimate, lo=lo, hi=min(estimate.hi, max(limit, estimate.value)))
 
 
 def _bootstrap_t(values_c: Floats, seed: int) -> Floats:
@@ -113,7 +115,8 @@ def _bootstrap_t(values_c: Floats, seed: int) -> Floats:
         # Each draw and its mirror image: negated values then give exactly negated intervals.
         sample = np.concatenate([values_c[block], values_c[n - 1 - block]])
         errors = sample.std(axis=1, ddof=1) / np.sqrt(n)
-        found.append((sample.mean(axis=1) - values_c.mean())[errors > 0] / errors[errors > 0])
+        varied = errors > 1e-6 * values_c.std()
+        found.append((sample.mean(axis=1) - values_c.mean())[varied] / errors[varied])
     return np.concatenate(found)
 
 
@@ -153,7 +156,7 @@ def seed_estimate(value: float, without_s: Floats, limit: float = np.inf) -> Tes
         return TestedEstimate(value, value, value, 1.0 if abs(value) < ROUNDING else 2.0 ** (1 - n))
     half = float(stats.t.ppf(0.975, n - 1)) * error
     p_value = max(2 * float(stats.t.sf(abs(value) / error, n - 1)), 2.0 ** (1 - n))
-    return TestedEstimate(value, max(value - half, -limit), min(value + half, limit), p_value)
+    return clipped(TestedEstimate(value, value - half, value + half, p_value), limit)
 
 
 def imbalance_without_each_seed(codes_ps: Ints, target_pk: Floats) -> Floats:
