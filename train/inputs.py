@@ -1,0 +1,120 @@
+"""What training reads, found and checked before anything is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from unskew.attributes import Attribute, load_attribute, target_shares
+from unskew.errors import UserError
+from unskew.pipelines import base_sha256, check_base, resolve_base
+from unskew.runs import sha256_file, sha256_folder
+from unskew.train.batches import Batches, shares_dealt
+from unskew.train.checkpoints import SEAL, check_checkpoint
+from unskew.train.objective import teacher_caption
+from unskew.train.options import TrainSettings
+from unskew.train.rows import Row, load_rows
+
+OWN_CHECKPOINTS = ("auto", "never")
+"""Values of `resume` that name no checkpoint folder."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base's folder, and the dataset's rows as the batches deal them."""
+
+    base: Path
+    attributes: Mapping[str, Attribute]
+    rows: tuple[Row, ...]
+    batches: Batches
+
+
+def check_inputs(settings: TrainSettings) -> Inputs:
+    """Read and check everything that training needs.
+
+    Raises UserError for a base, dataset, label, picture, target or checkpoint that cannot be used.
+    """
+    base = resolve_base(settings.base)
+    check_base(base)
+    if settings.resume not in OWN_CHECKPOINTS:
+        check_checkpoint(Path(settings.resume))
+    attributes = _attributes(settings)
+    rows = load_rows(settings.dataset, attributes)
+    for row in rows:
+        teacher_caption(row, settings.objective.target)
+    batches = Batches.of(rows, settings.batch, attributes, settings.seed)
+    return Inputs(base, attributes, rows, batches)
+
+
+def input_hashes(settings: TrainSettings, inputs: Inputs) -> dict[str, str]:
+    """Name -> sha256 of all that decides the adapter's bits besides the settings."""
+    hashes = {"base": base_sha256(inputs.base), "dataset": sha256_folder(settings.dataset)}
+    if settings.resume not in OWN_CHECKPOINTS:
+        hashes["checkpoint"] = sha256_file(Path(settings.resume) / SEAL)
+    return hashes
+
+
+def captions_of(rows: tuple[Row, ...], settings: TrainSettings) -> Iterator[str]:
+    """Every text that training needs the states of; some more than once."""
+    for row in rows:
+        yield row.text
+        teacher = teacher_caption(row, settings.objective.target)
+        if teacher is not None:
+            yield teacher
+    if settings.samples.every:
+        yield from (*settings.samples.prompts, "")
+
+
+def describe(settings: TrainSettings, inputs: Inputs) -> str:
+    """What will be trained on, for a person to look over."""
+    batches, rows = inputs.batches, inputs.rows
+    kinds = {kind: sum(row.kind == kind for row in rows) for kind in batches.streams}
+    dealt = batches.drawn(settings.steps)
+    window = batches.window_steps()
+    lines = [
+        f"{settings.dataset}: {len(rows)} rows, {len({row.file for row in rows})} pictures",
+        *(
+            f"  {kind}: {count} rows of {len(batches.streams[kind].decks)} subjects, "
+            f"{dealt[kind]} draws in {settings.steps} steps of {batches.size}"
+            for kind, count in kinds.items()
+        ),
+        f"  every subject shows its target's rates once in {window} steps",
+    ]
+    sample = [r for s in range(min(window, settings.steps)) for r in batches.rows(s)]
+    neutral = [row for row in sample if row.kind == "neutral"]
+    for attribute in inputs.attributes.values():
+        shares = zip(attribute.values, shares_dealt(neutral, attribute), strict=True)
+        dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares)
+        lines.append(f"  {attribute.id} in neutral rows of these steps: {dealt_shares}")
+    return "\n".join([*lines, *_cut_captions(inputs)])
+
+
+def _attributes(settings: TrainSettings) -> dict[str, Attribute]:
+    attributes = {id: load_attribute(id) for id in settings.attributes}
+    for id, shares in settings.targets.items():
+        if id not in attributes:
+            raise UserError(
+                f"targets.{id}: no such attribute in this run (allowed: {', '.join(attributes)})"
+            )
+        target = target_shares(shares, attributes[id].values, f"targets.{id}")
+        attributes[id] = replace(attributes[id], target=target)
+    return attributes
+
+
+def _cut_captions(inputs: Inputs) -> Iterator[str]:
+    """A warning where the text model reads only the beginning of a caption."""
+    tokenizer = CLIPTokenizer.from_pretrained(inputs.base / "tokenizer", local_files_only=True)
+    limit = tokenizer.model_max_length
+    texts = {
+        text: row.line
+        for row in reversed(inputs.rows)
+        for text in (row.text, row.explicit_text)
+        if text
+    }
+    cut = [text for text in texts if len(tokenizer(text).input_ids) > limit]
+    if cut:
+        line, text = min((texts[text], text) for text in cut)
+        yield f"warning: {len(cut)} captions are cut at {limit} tokens (first: row {line}: {text})"

@@ -1,0 +1,91 @@
+"""What training says while it runs: metrics.jsonl, the tracker, and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from unskew.runs import write_text_atomic
+
+WARM_UP = 3
+"""First steps that the estimate leaves out: kernels are chosen and memory is found in them."""
+
+
+class Journal:
+    """Keeps the record of a run's steps; silent on processes other than the main one."""
+
+    def __init__(self, accelerator: Accelerator, folder: Path, first: int, steps: int) -> None:
+        self.accelerator, self.steps, self.first = accelerator, steps, first
+        self.file = folder / "metrics.jsonl"
+        self.done, self.seconds = 0, 0.0
+        self.mark = time.perf_counter()
+        on_terminal = accelerator.is_main_process and sys.stderr.isatty()
+        self.bar = tqdm(
+            total=steps, initial=first, desc="training", unit="step", disable=not on_terminal
+        )
+        if accelerator.is_main_process:
+            write_text_atomic(self.file, self._lines_until(first))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+        self.accelerator.end_training()
+
+    def leave_out(self) -> None:
+        """What was done since the last step (samples, checkpoints) is no training time."""
+        self.mark = time.perf_counter()
+
+    def step(self, done: int, metrics: Mapping[str, float], *, log: bool) -> None:
+        """One step is finished, `done` in all; `log` records its metrics."""
+        now = time.perf_counter()
+        if done > self.first + WARM_UP:
+            self.done, self.seconds = self.done + 1, self.seconds + now - self.mark
+        self.mark = now
+        self.bar.update()
+        if not (log and self.accelerator.is_main_process):
+            return
+        values = {**metrics, "seconds_per_step": self.seconds_per_step}
+        self.accelerator.log(values, step=done)
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"step": done, **values}) + "\n")
+        self.bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+        if self.bar.disable:
+            left = self.seconds_per_step * (self.steps - done)
+            print(
+                f"step {done}/{self.steps}  loss {metrics['loss']:.4f}  "
+                f"{self.seconds_per_step:.2f} s a step  {left / 60:.1f} min left",
+                file=sys.stderr,
+            )
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean seconds of a step so far, the first ones left out; 0 before there is any."""
+        return self.seconds / self.done if self.done else 0.0
+
+    def _lines_until(self, done: int) -> str:
+        """The lines of an attempt before, up to the step that this one goes on from."""
+        if not self.file.exists():
+            return ""
+        kept = []
+        for line in self.file.read_text("utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= done:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):  # a line that a kill cut short
+                break
+        return "".join(kept)

@@ -1,0 +1,288 @@
+"""Train a LoRA so that neutral prompts show an attribute's values at the target's rates.
+
+    accelerate launch train/lora.py                     # Emoji World; minutes on 2 CPU cores
+    python train/lora.py --steps 20 --out runs/try      # the same in small
+    python train/lora.py --dry-run                      # check everything, time one step, stop
+    python train/lora.py                                # once more: goes on where it stopped
+
+Writes the adapter, checkpoints, sample grids and metrics into the run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from unskew.adapters import WEIGHTS_FILE, save_adapter
+from unskew.errors import UserError
+from unskew.runs import Run, atomic_path, open_run, sha256_file
+from unskew.settings import Resolved, config_path, resolve, run_program
+from unskew.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from unskew.train.inputs import Inputs, check_inputs, describe, input_hashes
+from unskew.train.journal import Journal
+from unskew.train.objective import draw_part, row_losses, target_bchw
+from unskew.train.options import OptimizerSettings, TrainSettings
+from unskew.train.rows import Row
+from unskew.train.samples import draw_grid
+from unskew.train.stopping import Stop
+from unskew.train.training import (
+    Training,
+    load_training,
+    make_accelerator,
+    prove_adapter,
+    surroundings,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Resolve the settings, check all that is read, then train; 0 when the adapter is proved."""
+    resolved = resolve(
+        TrainSettings,
+        argv,
+        default_config=config_path("emoji/train.yaml"),
+        prog="unskew train",
+        description=(__doc__ or "").splitlines()[0],
+    )
+    settings = resolved.settings
+    accelerator = make_accelerator(settings)
+    inputs = check_inputs(settings)
+    facts = surroundings(settings, accelerator)
+    say(accelerator, f"device: {facts['device']}\ndtype: {facts['dtype']}")
+    say(accelerator, describe(settings, inputs))
+    if accelerator.device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if resolved.dry_run:
+        return dry_run(resolved, inputs, accelerator)
+    run = begin(resolved, inputs, accelerator, facts)
+    with run or nullcontext():
+        if broadcast_object_list([run is not None and run.was_complete])[0]:
+            say(accelerator, f"{settings.out} is complete already: nothing to do")
+        else:
+            training = load_training(settings, inputs, inputs.rows, accelerator, settings.cache)
+            train(training, resume(training))
+            finish(training, inputs, run)
+    if resolved.json and accelerator.is_main_process:
+        print(json.dumps({"adapter": str(settings.out / "adapter" / WEIGHTS_FILE)}))
+    return 0
+
+
+def train(training: Training, first: int) -> None:
+    """Steps `first` to the last, with what happens once in a while between them."""
+    settings, accelerator, out = training.settings, training.accelerator, training.settings.out
+    main_process = accelerator.is_main_process
+    with Stop(accelerator) as stop, Journal(accelerator, out, first, settings.steps) as journal:
+        for step in range(first, settings.steps):
+            if due(step, settings.samples.every) and main_process:
+                draw_samples(training, step)
+                journal.leave_out()
+
+            metrics = train_step(training, step)
+
+            done, last = step + 1, step + 1 == settings.steps
+            journal.step(done, metrics, log=last or due(done, settings.log_every))
+            stopping = stop.asked()
+            if (last or stopping or due(done, settings.checkpoints.every)) and main_process:
+                keep = settings.checkpoints.keep
+                folder = out / "checkpoints"
+                save_checkpoint(folder, done, training.parameters, training.optimizer, keep)
+                journal.leave_out()
+            if stopping:
+                raise stop.error()
+        if settings.samples.every and main_process:
+            draw_samples(training, settings.steps)
+
+
+def train_step(training: Training, step: int) -> dict[str, float]:
+    """One optimizer step; raises UserError before it when loss or gradient is not finite."""
+    t, settings = training, training.settings
+    rows = t.batches.rows(step)
+    losses: list[tuple[Row, torch.Tensor]] = []
+    for places in t.parts():
+        part = draw_part(
+            rows,
+            places,
+            step,
+            seed=settings.seed,
+            encoded=t.encoded,
+            settings=settings.objective,
+            num_timesteps=t.pipe.scheduler.config.num_train_timesteps,
+            device=t.accelerator.device,
+        )
+        noisy_bchw = t.pipe.scheduler.add_noise(
+            part.latents_bchw, part.noise_bchw, part.timesteps_b
+        )
+        with t.accelerator.accumulate(t.model):
+            with t.autocast():
+                target = target_bchw(t.unet, t.pipe.scheduler, part, noisy_bchw)
+                predicted = t.model(noisy_bchw, part.timesteps_b, part.states_bld).sample
+                loss_b = row_losses(predicted, target, part.weights_b)
+            t.accelerator.backward(loss_b.mean())
+        losses += zip(part.rows, loss_b.detach(), strict=True)
+    parameters = list(t.parameters.values())  # a list: clipping an exhausted iterator clips nothing
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip_norm)
+    loss = torch.stack([loss for _, loss in losses]).mean()
+    check_finite(step, loss, norm, losses)
+    rate = learning_rate(step, settings.optimizer, settings.steps)
+    for group in t.optimizer.param_groups:
+        group["lr"] = rate
+    t.optimizer.step()
+    t.optimizer.zero_grad(set_to_none=True)
+    return {"loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate}
+
+
+def learning_rate(step: int, settings: OptimizerSettings, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to 0 after the last step."""
+    warm_up = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return settings.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def check_finite(
+    step: int,
+    loss: torch.Tensor,
+    norm: torch.Tensor,
+    losses: Sequence[tuple[Row, torch.Tensor]],
+) -> None:
+    """Raise UserError naming the step and the rows, before a bad number reaches the weights."""
+    if bool(loss.isfinite()) and bool(norm.isfinite()):
+        return
+    bad = [row for row, loss in losses if not loss.isfinite()] or [row for row, _ in losses]
+    first = ", ".join(f"{row.line} ({row.file.name}: {row.text!r})" for row in bad[:3])
+    raise UserError(
+        f"step {step + 1}: loss {float(loss)}, gradient norm {float(norm)} over {len(bad)} rows "
+        f"(first: {first}); no weight was changed by it. Lower optimizer.learning_rate, set dtype "
+        "to fp32, or look at these rows; the last checkpoint is good"
+    )
+
+
+def due(done: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens now; 0 is never."""
+    return every > 0 and done % every == 0
+
+
+def draw_samples(training: Training, done: int) -> None:
+    """The sample grid after `done` steps, unless an attempt before has drawn it."""
+    settings = training.settings
+    file = settings.out / "samples" / f"step-{done:06d}.png"
+    if not file.exists():
+        with training.autocast():
+            draw_grid(
+                training.pipe, training.encoded, settings.samples, settings.resolution_px, file
+            )
+
+
+def resume(training: Training) -> int:
+    """Put the checkpoint that the settings ask for in place; how many steps are done."""
+    settings, accelerator = training.settings, training.accelerator
+    folder = settings.out / "checkpoints"
+    if settings.resume == "never" and accelerator.is_main_process and folder.exists():
+        shutil.rmtree(folder)
+    accelerator.wait_for_everyone()
+    own = settings.resume in ("auto", "never")
+    path = newest_checkpoint(folder) if own else Path(settings.resume)
+    if path is None:
+        return 0
+    done = load_checkpoint(path, training.parameters, training.optimizer)
+    if done > settings.steps:
+        raise UserError(
+            f"resume: {path} has done {done} steps, more than steps ({settings.steps}): raise "
+            "steps, or give an earlier checkpoint"
+        )
+    say(accelerator, f"going on from {path}")
+    return done
+
+
+def begin(
+    resolved: Resolved[TrainSettings],
+    inputs: Inputs,
+    accelerator: Accelerator,
+    facts: dict[str, Any],
+) -> Run | None:
+    """Open the run's folder; None on processes other than the main one."""
+    if not accelerator.is_main_process:
+        return None
+    run = open_run(
+        resolved.settings.out,
+        program="train",
+        settings=resolved.settings.model_dump(mode="json", exclude={"resume"}),
+        passed=resolved.passed,
+        inputs=input_hashes(resolved.settings, inputs),
+        facts=facts,
+    )
+    if resolved.settings.tracker != "none":
+        accelerator.init_trackers(resolved.settings.tracker)
+    return run
+
+
+def finish(training: Training, inputs: Inputs, run: Run | None) -> None:
+    """Write the adapter, prove that it loads back as it was, and call the run complete."""
+    if run is None:
+        return
+    settings, folder = training.settings, training.settings.out / "adapter"
+    extra = {"unskew_attributes": ",".join(settings.attributes), "unskew_base": settings.base}
+    with atomic_path(folder) as temporary:
+        save_adapter(temporary, training.unet, extra)
+        proof = prove_adapter(training, inputs.base, temporary)
+        if folder.exists():  # of an attempt that was killed before it could say "complete"
+            shutil.rmtree(folder)
+    file = folder / WEIGHTS_FILE
+    run.finish("complete", {"adapter_sha256": sha256_file(file), **proof})
+    say(
+        training.accelerator,
+        f"{file}: proved in a fresh base, difference {proof['difference']:.2g}",
+    )
+
+
+def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Accelerator) -> int:
+    """Print the settings, do two steps on the first batch, and say what the whole would take."""
+    settings = resolved.settings
+    rows = tuple(dict.fromkeys(inputs.batches.rows(0)))
+    started = time.perf_counter()
+    training = load_training(settings, inputs, rows, accelerator, None)
+    loading = time.perf_counter() - started
+    train_step(training, 0)
+    started = time.perf_counter()
+    train_step(training, 0)
+    seconds = time.perf_counter() - started
+    if accelerator.device.type == "cuda":
+        memory, where = torch.cuda.max_memory_allocated(), "GPU"
+    else:
+        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "this process"
+    trained = sum(p.numel() for p in training.parameters.values())
+    report = {
+        "settings": settings.model_dump(mode="json"),
+        "trained_parameters": trained,
+        "seconds_per_step": round(seconds, 3),
+        "seconds_in_all": round(loading * len(inputs.rows) / len(rows) + seconds * settings.steps),
+        "memory_gib": round(memory / 2**30, 2),
+    }
+    print(json.dumps(report, indent=2))
+    say(
+        accelerator,
+        f"{seconds:.2f} s a step, {report['seconds_in_all']} s in all, "
+        f"{report['memory_gib']} GiB of {where}; nothing was written",
+    )
+    return 0
+
+
+def say(accelerator: Accelerator, text: str) -> None:
+    """One message, whatever the number of processes, on stderr: stdout is for results."""
+    if accelerator.is_main_process:
+        print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""The settings of training. Their values stand in `configs/`; here is what each one means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unskew.settings import Settings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class LoraSettings(Settings):
+    """What is trained: low-rank additions to some of the UNet's modules."""
+
+    rank: Count
+    """Width of each addition."""
+    alpha: Annotated[float, Field(gt=0)]
+    """Its strength: the addition is scaled by alpha / rank."""
+    target_modules: (
+        Literal["attention", "attention+feed_forward", "all_linear", "with_convolutions"]
+        | tuple[str, ...]
+    )
+    """Which modules: a preset, or a list of ends of module names such as [to_q, ff.net.2].
+    all_linear is attention, feed-forward and the projections in and out of each transformer."""
+
+
+class BatchSettings(Settings):
+    """What one optimizer step sees."""
+
+    size: Count
+    """Examples in one optimizer step, over all processes and accumulated parts."""
+    accumulation: Count
+    """Parts that a step is computed in, one after the other, to save memory."""
+    neutral_share: Share
+    """Share of neutral captions among those of subjects; the rest are explicit."""
+    control_share: Share
+    """Share of the batch that are controls, kept where the base has them."""
+    draws_per_subject: Count
+    """Neighbouring draws that go to one subject: 1 spreads a batch over most subjects."""
+
+
+class ObjectiveSettings(Settings):
+    """What the UNet's prediction is pulled to, and at which noise."""
+
+    target: Literal["picture", "explicit"]
+    """picture: the usual denoising target. explicit: what the frozen base predicts when it is told
+    the picture's values ("a woman mechanic"), so that neutral words come to mean every value; the
+    same expectation where the base follows its words, at far less variance."""
+    timesteps: Literal["uniform", "high_noise"]
+    """uniform: every timestep equally often. high_noise: high_noise_share of the examples at
+    high_noise_from and over, where such attributes are decided; the rest uniform."""
+    high_noise_share: Share
+    """Share of examples that are drawn from the high-noise timesteps only."""
+    high_noise_from: Share
+    """Where high noise begins, as a share of the schedule: 0.7 is timestep 700 of 1000."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW with a linear warm-up and a cosine fall to zero at the last step."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    """The highest rate, reached after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)]
+    """Steps over which the rate rises."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Decoupled decay of the LoRA's weights."""
+    clip_norm: Annotated[float, Field(gt=0)]
+    """Largest L2 norm of a step's gradient; a longer one is scaled down to it."""
+
+
+class CheckpointSettings(Settings):
+    """Where a stopped run can go on from."""
+
+    every: Count
+    """Optimizer steps between checkpoints; the last step always gets one."""
+    keep: Count
+    """How many of the newest ones stay."""
+
+
+class SampleSettings(Settings):
+    """Pictures drawn while training, on the same noise every time."""
+
+    every: Annotated[int, Field(ge=0)]
+    """Optimizer steps between sample grids; 0 draws none. One is drawn before the first step."""
+    prompts: tuple[str, ...]
+    """One row of the grid each."""
+    seeds: Count
+    """Pictures in a row: seeds 0, 1, ..."""
+    steps: Count
+    """Denoising steps a picture."""
+    guidance: Annotated[float, Field(ge=1)]
+    """Classifier-free guidance scale; 1 switches it off."""
+
+
+class TrainSettings(Settings):
+    """How a LoRA is trained so that neutral prompts show the target's rates."""
+
+    base: str
+    """A diffusers folder, or "emoji-world" for the embedded base."""
+    dataset: Path
+    """An imagefolder with metadata.jsonl, as `unskew data` writes it."""
+    out: Path
+    """The run's folder; the same command again goes on where it stopped."""
+    cache: Path
+    """Where encoded pictures and captions are kept between runs; found again by their content."""
+    attributes: tuple[str, ...]
+    """The attributes whose values are dealt at their target's rates."""
+    targets: dict[str, dict[str, float]] = {}
+    """Attribute -> value -> wanted share, where it differs from the attribute's own target."""
+    seed: int
+    """All chance in training follows from this, the step and the place in the batch."""
+    steps: Count
+    """Optimizer steps."""
+    resolution_px: Annotated[int, Field(ge=8, multiple_of=8)]
+    """Side of the square training pictures; others are cropped to the middle and resized."""
+    dtype: Literal["auto", "bf16", "fp32"]
+    """Precision of the frozen base and of autocast; the LoRA itself is always fp32. auto takes bf16
+    where this device computes it fast."""
+    log_every: Count
+    """Optimizer steps between lines of metrics."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
+    """Where metrics go besides metrics.jsonl, by the name that accelerate knows."""
+    resume: str
+    """auto: from this folder's newest whole checkpoint, if there is one. never: from the start;
+    this folder's checkpoints are deleted. Else the folder of a checkpoint, which must exist."""
+    lora: LoraSettings
+    batch: BatchSettings
+    objective: ObjectiveSettings
+    optimizer: OptimizerSettings
+    checkpoints: CheckpointSettings
+    samples: SampleSettings
