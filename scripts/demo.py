@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,12 @@ LAUNCH = (
 ).split()
 SAVING_S = 60
 """How long an interrupted stage may take to save what it has."""
+SHORT_TRAINING = "--steps 6 --samples.seeds 2 --samples.steps 4".split()
+SHORT_STUDY = [
+    word
+    for suite in ("trained", "contextual", "held_out", "explicit", "control")
+    for word in f"--suites.{suite}.prompts 6 --suites.{suite}.seeds 4".split()
+]
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,31 @@ class Stage:
     title: str
     folder: Path
     command: tuple[str, ...]
+    """What follows `python`."""
 
 
 def stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
-    """The demo's programs in order, writing into `out`."""
-    data, exemplars = out / "emoji-data", out / "emoji-exemplars"
-    lora, study = out / "emoji-lora", out / "emoji-study"
+    """The demo's programs in order, with the settings of `configs/emoji`, writing into `out`.
+
+    Short means fewer steps and pictures; nothing can be concluded from them.
+    """
+    data, lora, study = out / "emoji-data", out / "emoji-lora", out / "emoji-study"
+    exemplars, adapter = out / "emoji-exemplars", lora / "adapter"
+    build = {"--out": data, "--exemplars": exemplars}
+    train = {"--out": lora, "--dataset": data, "--cache": out / "cache"}
+    judge = {"--out": study, "--exemplars": exemplars, "--arms.adapter.adapter": adapter}
+    launch = ("-m", *LAUNCH, _file("unskew.train.lora"))
     return (
-        Stage(
-            "a balanced, captioned dataset",
-            data,
-            ("-m", "unskew.data.build", "--out", str(data), "--exemplars", str(exemplars)),
-        ),
+        Stage("a balanced, captioned dataset", data, ("-m", "unskew.data.build", *_words(build))),
         Stage(
             "a LoRA on the embedded base, through accelerate",
             lora,
-            ("-m", *LAUNCH, _file("unskew.train.lora"), "--out", str(lora), "--data", str(data))
-            + (("--steps", "6") if short else ()),
+            (*launch, *_words(train), *(SHORT_TRAINING if short else [])),
         ),
         Stage(
-            "base against base + LoRA, same prompts, same noise",
+            "base against base + LoRA: same prompts, same noise",
             study,
-            ("-m", "unskew.evaluate.paired", "--out", str(study), "--exemplars", str(exemplars))
-            + ("--arms.adapter.adapter", str(lora / "adapter")),
+            ("-m", "unskew.evaluate.paired", *_words(judge), *(SHORT_STUDY if short else [])),
         ),
     )
 
@@ -116,6 +124,10 @@ def _end_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
                 time.sleep(0.1)
         finally:
             os.killpg(child.pid, signal.SIGKILL)
+
+
+def _words(options: Mapping[str, Path]) -> list[str]:
+    return [word for name, path in options.items() for word in (name, str(path))]
 
 
 def _time_table(plan: Sequence[Stage], seconds: Sequence[float]) -> str:

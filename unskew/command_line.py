@@ -1,14 +1,16 @@
 """The command line over a table of settings, read by tyro.
 
 tyro sees a mirror of the settings whose leaves take any words, with the loaded values as defaults:
-it prints the help and sorts words to options. What the words mean is left to the settings model,
-so that all that is wrong can be said at once.
+it prints the help and sorts words to options. A mapping is one option, and each key of it may be
+given as one too. What the words mean is left to the settings model, so that all that is wrong can
+be said at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ import tyro
 import yaml
 from tyro.constructors import PrimitiveConstructorSpec
 
-from unskew.schema import Schema, allowed, branches, inside, kinds, names, parts
+from unskew.schema import Schema, allowed, branches, inside, kinds, locate, names, parts
 
 MUST_BE_GIVEN = "none, must be given"
 METAVARS = {"array": "...", "object": "'{...}'", "boolean": "[true|false]"}
@@ -60,14 +62,26 @@ def read_command_line(
         return_unknown_args=True,
         use_underscores=True,
     )
-    given: dict[str, Any] = {}
+    options = list(_given(mirror, schema, values))
+    known = names(schema, values)
     problems: list[str] = []
-    for path, part, words in _given(mirror, schema, values):
+    for option, words in _options(unknown):
+        name = option.lstrip("-")
+        path, part, _ = locate(schema, name.split("."), values)
+        if path == name and any(name.startswith(f"{mapping}.") for mapping in known):
+            options.append((name, part, words))
+        elif option:
+            hint = perhaps(name.replace("-", "_"), known, "--")
+            problems.append(f"there is no option {option}{hint}")
+        else:
+            problems.append(f"nothing may stand before the first option, got {' '.join(words)}")
+    given: dict[str, Any] = {}
+    for path, part, words in options:
         try:
             given[path] = _value(part, words)
         except ValueError as error:
             problems.append(f"{path} must be {allowed(part)}, {error}")
-    return CommandLine(given, problems + _unknown_problems(unknown, names(schema, values)))
+    return CommandLine(given, problems)
 
 
 def _group(schema: Schema, value: object) -> type:
@@ -173,16 +187,19 @@ def _is_one(schema: Schema, word: str) -> bool:
     return False
 
 
-def _unknown_problems(unknown: Sequence[str], known: Sequence[str]) -> list[str]:
-    problems: list[str] = []
-    for word in unknown:
-        if not word.startswith("-"):
-            if not problems:
-                problems.append(f"nothing may stand before the first option, got {word}")
+def _options(words: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(option, what stands after it) of words that tyro did not know; "" before the first."""
+    option, after = "", list[str]()
+    for word in words:
+        if not re.match(r"-+[^\W\d]", word):  # -0.5 is no option
+            after.append(word)
             continue
-        name = word.lstrip("-").partition("=")[0].replace("-", "_")
-        problems.append(f"there is no option {word}{perhaps(name, known, '--')}")
-    return problems
+        if option or after:
+            yield option, tuple(after)
+        option, equals, value = word.partition("=")
+        after = [value] if equals else []
+    if option or after:
+        yield option, tuple(after)
 
 
 def perhaps(name: str, known: Sequence[str], before: str = "") -> str:

@@ -3,7 +3,7 @@
 A program's settings are a frozen pydantic model. A value is written on the command line as in
 YAML, and several values after one option make a list:
 
-    --lora.rank 8   --lora.target_modules to_q to_k   --weights '{trained: 1.0}'   --limit null
+    --lora.rank 8   --lora.target_modules to_q to_k   --targets.season '{winter: 0.5, summer: 0.5}'
 """
 
 from __future__ import annotations

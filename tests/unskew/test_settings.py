@@ -55,6 +55,8 @@ class Training(Settings):
     """At most so many; null means all."""
     weights: dict[str, float] = {}
     """Suite -> weight."""
+    targets: dict[str, dict[str, float]] = {}
+    """Attribute -> value -> share."""
     arms: tuple[Lora, ...] = ()
     """Adapters to compare."""
     by_name: dict[str, Lora] = {}
@@ -74,10 +76,11 @@ lora: {rank: 8}
 out: runs/x
 precision: fp32
 learning_rate: 1e-4
-weights: {trained: 1, held_out: 2}
+weights: {trained: 1, held-out_2: 2}
 arms: [{rank: 2}, {rank: 4}]
 by_name: {must-not_change: {rank: 3}}
 """
+WEIGHTS = {"trained": 1, "held-out_2": 2}
 
 
 @pytest.fixture
@@ -140,6 +143,13 @@ def test_the_command_line_wins_and_is_remembered(asked: Ask) -> None:
         (["--limit", "7"], "limit", 7),
         (["--limit", "null"], "limit", None),
         (["--weights", "{trained: 0.5}"], "weights", {"trained": 0.5}),
+        (
+            ["--weights.trained=0.5", "--weights.new", "-3"],
+            "weights",
+            {**WEIGHTS, "trained": 0.5, "new": -3},
+        ),
+        (["--targets.presentation", "{woman: 1}"], "targets", {"presentation": {"woman": 1}}),
+        (["--targets.presentation.woman", "0.5"], "targets", {"presentation": {"woman": 0.5}}),
         (["--gate", "false"], "gate", False),
         (["--learning-rate", "2e-5"], "learning_rate", 2e-5),
         (["--learning_rate=3", "--learning_rate=4"], "learning_rate", 4.0),
@@ -208,12 +218,16 @@ arms: [{rank: 1}, 4]
 def test_all_errors_of_the_command_line_come_at_once(asked: Ask) -> None:
     """Wrong values, missing values and unknown options are listed together."""
     words = "--lora.rank 0 --precision no --limit --lora.target 3 --banana --dry-run maybe"
+    words += " --weights.new heavy --by_name.other.rank 3"
     assert set(problems(asked, *words.split())) == {
         "lora.rank must be an integer >= 1, got 0 (command line)",
         "precision must be fp32 or bf16 or auto, got no (command line)",
         "limit must be an integer or null, got nothing (command line)",
         "there is no option --lora.target; perhaps you meant --lora.target_modules (command line)",
         "there is no option --banana (command line)",
+        "weights.new must be a number, got heavy (command line)",
+        "there is no option --by_name.other.rank; perhaps you meant "
+        "--by_name.must-not_change.rank (command line)",
         "dry_run must be true or false, got maybe (command line)",
     }
 
