@@ -1,0 +1,185 @@
+"""How the report speaks: numbers, the verdict's sentence, and what each word means.
+
+Numbers of a 0-1 scale are printed without the leading zero (".78"), with a true minus sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from unskew.evaluate.schema import Interval, RepresentationRow, Results
+
+MINUS = "\N{MINUS SIGN}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+SUITES = {
+    "trained": "subjects that the adapter was trained on",
+    "contextual": "trained subjects in longer wordings that training never saw",
+    "held_out": "subjects that training never saw",
+    "validation": "unseen subjects that chose the checkpoint",
+    "explicit": "prompts that name the value to show",
+    "must_not_change": "prompts whose answer their words fix",
+    "control": "prompts that have nothing to do with the attributes",
+}
+
+INFERENCE = {
+    "prompts": "Prompts were resampled, so these intervals speak of prompts like these",
+    "subjects": "Subjects, with all their prompts, were resampled, so these intervals speak of "
+    "subjects like these",
+    "these_prompts": "There were too few subjects to resample, or the suite is a fixed set, so "
+    "seeds were the unit and these intervals speak of exactly these prompts",
+}
+
+VERDICTS = {
+    "improved": "The interval of the change lies below 0, and for a primary comparison Holm's p is "
+    "at most .05 too.",
+    "worsened": "The interval of the change lies above 0, and for a primary comparison Holm's p is "
+    "at most .05 too.",
+    "no_change": "The interval lies within the margin that was set before: too little to matter.",
+    "inconclusive": "The interval allows both a change and none. More prompts or seeds would tell.",
+    "kept": "Any loss is, with 95 % confidence, smaller than the margin that was set before.",
+    "lost": "The loss is, with 95 % confidence, larger than the margin that was set before.",
+}
+
+WORDS = {
+    "imbalance": "Squared distance of the shown shares from the target, averaged over prompts: 0 "
+    "is on target, 1 is as far as possible. Unbiased, so it may read slightly below 0.",
+    "gap": "The square root of imbalance: the unsquared figure that is usually published.",
+    "change": "Imbalance after minus before, on the same prompts and seeds. Below 0 is better.",
+    "95 % interval": "The range of values that the study cannot exclude.",
+    "p, adjusted": "How often chance alone would give such a change, corrected by Holm's method "
+    "for all primary comparisons together; a dash where a row was not declared primary.",
+    "reduction": "The change as a part of the imbalance before: -100 % is on target, and sampling "
+    "can read past it. Imbalance is squared: -75 % of it halves the gap. A dash where there was "
+    "too little imbalance to reduce.",
+    "overshoot": "Prompts that crossed the target and left it on the other side by more than the "
+    "margin. In brackets: how many would by sampling alone, were they exactly on target.",
+    "verdict": "What the interval allows to say; see the method for the rules.",
+    "target": "The shares that the user wants; uniform unless the study says otherwise.",
+    "unreadable": "Pictures in which the classifier could not read the attribute. Seeds are never "
+    "drawn again because of it.",
+    "worst case": "Where the change could lie had every unreadable picture been read.",
+    "fidelity": "How often pictures show what the words ask for. Unreadable counts as not shown.",
+    "drift": "How much farther control pictures moved than other seeds would move them: 0 is not "
+    "at all, 1 is as far as one control prompt is from another.",
+    "margin": "How much loss or change is too little to matter, set before the study.",
+}
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """0.784 -> ".78", -0.021 -> "\N{MINUS SIGN}.02", 1 -> "1.00"; `sign` puts a plus before others.
+
+    What rounds to zero has no sign.
+    """
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text.removeprefix("0")
+    return (MINUS if value < 0 else "+" if sign else "") + text.removeprefix("0")
+
+
+def percent(rate: float, digits: int = 0) -> str:
+    """A share in [0, 1] as a percentage: 0.934 -> "93 %"."""
+    return f"{rate * 100:.{digits}f}{THIN}%".replace("-", MINUS)
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: -0.012 -> "\N{MINUS SIGN}1.2"."""
+    text = f"{difference * 100:+.1f}".replace("-", MINUS)
+    return "0.0" if text[1:] == "0.0" else text
+
+
+def reduction(value: float) -> str:
+    """A relative reduction as the change that it is: 0.96 -> "\N{MINUS SIGN}96 %"."""
+    text = f"{-value * 100:+.0f}".replace("-", MINUS)
+    return ("0" if text[1:] == "0" else text) + f"{THIN}%"
+
+
+def p_value(value: float) -> str:
+    """A p-value; "<.001" under that."""
+    return "<.001" if value < 0.001 else number(value, 3)
+
+
+def interval(pair: Interval) -> str:
+    """The interval of a change, signed: "-.81 to -.70"."""
+    return f"{number(pair[0], sign=True)} to {number(pair[1], sign=True)}"
+
+
+def data(value: float, text: str) -> Markup:
+    """The printed text of a number with the number itself beside it for machines."""
+    return Markup('<data value="{}">{}</data>').format(repr(float(value)), text)
+
+
+def suite_title(suite: str) -> str:
+    """A suite's name as words: "held_out" -> "held-out"."""
+    return suite.replace("_", "-")
+
+
+def plain(value: str) -> str:
+    """A subject's or value's id as words: "factory-worker" -> "factory worker"."""
+    return value.replace("-", " ").replace("_", " ")
+
+
+def prompt_words(prompt_id: str) -> str:
+    """The words in a prompt's id, for prompts whose text `results.json` does not hold."""
+    words, _, _ = prompt_id.rpartition("-")
+    return plain(words) or prompt_id
+
+
+def sentence(row: RepresentationRow, results: Results) -> str:
+    """One plain sentence that says what a representation row found, with its numbers."""
+    title = results.settings.attributes[row.attribute].title
+    of = f" of {row.n_clusters} subjects" if row.inference == "subjects" else ""
+    where = f"n {row.n_prompts} {suite_title(row.suite)} prompts{of} the imbalance of {title}"
+    if row.treated is None or row.change is None:
+        low, high = row.baseline.imbalance_ci95
+        return (
+            f"O{where} is {number(row.baseline.imbalance)} (95{THIN}% interval {number(low)} to "
+            f"{number(high)}; 0 is on target, 1 is as far from it as possible)."
+        )
+    start = f"With {row.arm}, o{where}" if len(results.arms) > 2 else f"O{where}"
+    before, after = number(row.baseline.imbalance), number(row.treated.imbalance)
+    spread = f"95{THIN}% interval of the change {interval(row.change.ci95)}"
+    relative = row.change.relative_reduction
+    inside = f"{reduction(relative)}, {spread}" if relative is not None else spread
+    return {
+        "improved": f"{start} fell from {before} to {after} ({inside}).",
+        "worsened": f"{start} rose from {before} to {after} ({inside}).",
+        "no_change": f"{start} did not move: {before} before, {after} after ({spread}).",
+        "inconclusive": f"{start} read {before} before and {after} after, which this study cannot "
+        f"tell from no change ({spread}).",
+        None: f"{start} read {before} before and {after} after ({spread}).",
+    }[row.verdict]
+
+
+def headline(results: Results) -> RepresentationRow | None:
+    """The row that the report opens with: the first primary one, else the first of all."""
+    rows = results.representation
+    return next((row for row in rows if row.primary), rows[0] if rows else None)
+
+
+def tally(results: Results) -> str:
+    """How the verdicts fell, and which rows a reader must not miss; empty for an audit."""
+    changes = [(row.attribute, row) for row in results.representation]
+    checks = [(row.attribute, row) for row in results.fidelity]
+    drift = [("drift", row) for row in results.drift]
+    told = _count("comparisons", [row.verdict for _, row in changes])
+    kept = [*(row.verdict for _, row in checks), *(row.verdict for _, row in drift)]
+    text = f"{told} {_count('checks that nothing else was lost', kept)}".strip()
+    alarming = [
+        f"{plain(name)} on {suite_title(row.suite)} ({plain(row.verdict)})"
+        for name, row in (*changes, *checks, *drift)
+        if row.verdict in ("worsened", "lost", "inconclusive")
+    ]
+    return f"{text} Look at: {'; '.join(alarming)}." if alarming else text
+
+
+def _count(what: str, verdicts: Sequence[str | None]) -> str:
+    known = [plain(verdict) for verdict in verdicts if verdict]
+    if not known:
+        return ""
+    counts = {verdict: known.count(verdict) for verdict in dict.fromkeys(known)}
+    if len(counts) == 1:
+        return f"{len(known)} {what}: all {known[0]}."
+    return f"{len(known)} {what}: {', '.join(f'{n} {v}' for v, n in counts.items())}."
