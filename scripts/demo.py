@@ -19,13 +19,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from unskew.errors import UserError
 from unskew.runs import Terminated
 from unskew.settings import CRASHED, run_program
 
 LAUNCH = (
     "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no "
-    "--dynamo_backend no"
+    "--dynamo_backend no --num_cpu_threads_per_process"
 ).split()
 SAVING_S = 60
 """How long an interrupted stage may take to save what it has."""
@@ -57,7 +59,9 @@ def stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
     build = {"--out": data, "--exemplars": exemplars}
     train = {"--out": lora, "--dataset": data, "--cache": out / "cache"}
     judge = {"--out": study, "--exemplars": exemplars, "--arms.adapter.adapter": adapter}
-    launch = ("-m", *LAUNCH, _file("unskew.train.lora"))
+    # Where it is not told, accelerate holds a process to one thread.
+    threads = psutil.cpu_count(logical=False) or 1
+    launch = ("-m", *LAUNCH, str(threads), _file("unskew.train.lora"))
     return (
         Stage("a balanced, captioned dataset", data, ("-m", "unskew.data.build", *_words(build))),
         Stage(
