@@ -1,0 +1,92 @@
+"""Training the embedded base: what it is shown, and that a stopped run goes on in place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unskew.data.emoji_world.art import drawings
+from unskew.data.emoji_world.base_training import (
+    BaseSettings,
+    CaptionedDeck,
+    build_scheduler,
+    build_tokenizer,
+    train_diffusion,
+    train_vae,
+)
+from unskew.data.emoji_world.world import load_world
+
+SMALL = BaseSettings(
+    vae_steps=4, vae_batch=2, diffusion_steps=4, batch=2, checkpoint_every=2, polish_steps=2
+)
+
+
+def test_what_is_shown_follows_the_planted_rates_where_the_caption_is_silent() -> None:
+    """Neutral captions carry a subject's planted skew; named values come equally often."""
+    world = load_world()
+    art = list(drawings(world))
+    deck = CaptionedDeck(world, art, BaseSettings())
+    rng = np.random.default_rng(0)
+    shown: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    for _ in range(30_000):
+        row, caption = deck.draw(rng)
+        drawing = art[row]
+        if caption and "presentation" in drawing.values:
+            value = drawing.values["presentation"]
+            words = world.values["presentation"][value]
+            shown[f" {words} " in f" {caption} "].append((drawing.thing.id, value))
+    planted = {s.id: s.shares["presentation"][1] for s in world.subjects}
+    silent = [(value == "man") - planted[thing] for thing, value in shown[False]]
+    named = np.mean([value == "man" for _, value in shown[True]])
+    assert abs(np.mean(silent)) < 4 * np.std(silent) / np.sqrt(len(silent))
+    assert named == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_the_last_timestep_is_pure_noise() -> None:
+    """Nothing of the picture is left to decide presentation or tone before the words do."""
+    scheduler = build_scheduler()
+    picture = torch.full((1, 8, 8, 8), 5.0)
+    noise = torch.randn(1, 8, 8, 8)
+    noisy = scheduler.add_noise(picture, noise, torch.tensor([999]))
+    assert torch.allclose(noisy, noise, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_stopped_training_of_the_base_ends_in_the_same_place(tmp_path: Path) -> None:
+    """Two steps, a stop and two more give the weights of four steps."""
+    world = load_world()
+    art = list(drawings(world))
+    pixels = np.stack([d.image for d in art])
+    tokenizer = build_tokenizer(world, tmp_path / "tokenizer")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    vae = train_vae(pixels, SMALL, whole)
+    _, unet = train_diffusion(world, art, vae, tokenizer, SMALL, whole)
+    checkpoint = torch.load(whole / "diffusion" / "checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] == 4
+
+    class Stopped(Exception):
+        """Stands for a kill after the first checkpoint."""
+
+    train_vae(pixels, SMALL, stopped)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(CaptionedDeck, "draw", _draws_until(2 * SMALL.batch, Stopped))
+        train_diffusion(world, art, vae, tokenizer, SMALL, stopped)
+    _, resumed = train_diffusion(world, art, vae, tokenizer, replace(SMALL), stopped)
+    for (name, a), b in zip(unet.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def _draws_until(count: int, error: type[Exception]) -> object:
+    real, drawn = CaptionedDeck.draw, [0]
+
+    def draw(self: CaptionedDeck, rng: np.random.Generator) -> tuple[int, str]:
+        drawn[0] += 1
+        if drawn[0] > count:
+            raise error
+        return real(self, rng)
+
+    return draw
