@@ -13,7 +13,8 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": lambda x, digits=2: words.data(x, words.number(x, digits)),
-        "signed": lambda x: words.data(x, words.number(x, sign=True)),
-        "percent": lambda x, digits=0: words.data(x, words.percent(x, digits)),
-        "points": lambda x: words.data(x, words.points(x)),
-        "reduction": lambda x: words.data(x, words.reduction(x)),
-        "p_value": lambda x: words.data(x, words.p_value(x)),
+        "number": _with_data(words.number),
+        "signed": _with_data(partial(words.number, sign=True)),
+        "percent": _with_data(words.percent),
+        "points": _with_data(words.points),
+        "reduction": _with_data(words.reduction),
+        "p_value": _with_data(words.p_value),
         "suite": words.suite_title,
         "plain": words.plain,
-        "pretty_json": lambda x: json.dumps(x, indent=2, ensure_ascii=False, default=str),
+        "pretty_json": partial(json.dumps, indent=2, ensure_ascii=False, default=str),
     }
     environment.globals |= {
         "words": words.WORDS,
@@ -101,11 +102,21 @@ def _environment() -> Environment:
         "inference_words": words.INFERENCE,
         "sentence": words.sentence,
         "tally": words.tally,
+        "row_name": words.row_name,
         "share_scale": _share_scale,
         "position": _position,
-        "colour": lambda index: f"var(--value-{index % PALETTE_SIZE + 1})",
+        "colour": _colour,
     }
     return environment
+
+
+def _with_data(write: Callable[..., str]) -> Callable[..., Markup]:
+    """A filter that prints a number in words and keeps its exact value beside it."""
+    return lambda value, *options: words.data(value, write(value, *options))
+
+
+def _colour(index: int) -> str:
+    return f"var(--value-{index % PALETTE_SIZE + 1})"
 
 
 def _own(kind: str) -> str:

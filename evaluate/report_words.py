@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from unskew.evaluate.schema import Interval, RepresentationRow, Results
+from unskew.evaluate.schema import DriftRow, FidelityRow, Interval, RepresentationRow, Results
+
+Row = RepresentationRow | FidelityRow | DriftRow
 
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -161,18 +163,23 @@ def headline(results: Results) -> RepresentationRow | None:
 
 def tally(results: Results) -> str:
     """How the verdicts fell, and which rows a reader must not miss; empty for an audit."""
-    changes = [(row.attribute, row) for row in results.representation]
-    checks = [(row.attribute, row) for row in results.fidelity]
-    drift = [("drift", row) for row in results.drift]
-    told = _count("comparisons", [row.verdict for _, row in changes])
-    kept = [*(row.verdict for _, row in checks), *(row.verdict for _, row in drift)]
-    text = f"{told} {_count('checks that nothing else was lost', kept)}".strip()
+    changes = results.representation
+    checks: list[FidelityRow | DriftRow] = [*results.fidelity, *results.drift]
+    rows: list[Row] = [*changes, *checks]
+    told = _count("comparisons", [row.verdict for row in changes])
+    kept = _count("checks that nothing else was lost", [row.verdict for row in checks])
     alarming = [
-        f"{plain(name)} on {suite_title(row.suite)} ({plain(row.verdict)})"
-        for name, row in (*changes, *checks, *drift)
+        f"{plain(row_name(row))} on {suite_title(row.suite)} ({plain(row.verdict)})"
+        for row in rows
         if row.verdict in ("worsened", "lost", "inconclusive")
     ]
-    return f"{text} Look at: {'; '.join(alarming)}." if alarming else text
+    look = f"Look at: {'; '.join(alarming)}." if alarming else ""
+    return " ".join(part for part in (told, kept, look) if part)
+
+
+def row_name(row: Row) -> str:
+    """What a row is about: its attribute, or "drift"."""
+    return "drift" if isinstance(row, DriftRow) else row.attribute
 
 
 def _count(what: str, verdicts: Sequence[str | None]) -> str:

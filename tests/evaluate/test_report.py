@@ -1,0 +1,453 @@
+"""The report: one page that opens offline, says what results.json says, and trusts no text."""
+
+import base64
+import hashlib
+import json
+import re
+import runpy
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from unskew.errors import UserError
+from unskew.evaluate import report, report_pictures, report_words
+from unskew.evaluate.report import write_report
+from unskew.evaluate.results import load_results, summarise, write_results
+
+ORACLES = Path(__file__).parents[1] / "oracles"
+made_up = SimpleNamespace(**runpy.run_path(str(ORACLES / "made_up_study.py")))
+SECTIONS = "verdict pictures shares change prompts grid preserved method provenance".split()
+HOSTILE = "</script><script>alert('&quot;\"1')</script><img src=x onerror=alert(2)>\u202e{{ 7*7 }}"
+MANIFEST = {
+    "schema_version": 1,
+    "status": "running",
+    "program": "paired",
+    "settings": {"guidance": 2.0, "steps": 12, "attribution": ["Drawings by somebody, CC-BY 4.0"]},
+    "passed": ["steps"],
+    "inputs": {"base": "5" * 64},
+    "facts": {"device": "cpu (no accelerator)"},
+    "git": {"commit": "c0ffee", "dirty": False},
+    "versions": {"python": "3.11.9"},
+    "started": "2026-01-01T00:00:00+00:00",
+    "resumed": [],
+}
+
+
+def alternating(arm, prompt, seed, attribute):
+    """The base shows the first value only, other arms each value in turn."""
+    if attribute == "subject":
+        return prompt.subject
+    values = (made_up.COLOUR if attribute == "colour" else made_up.SIZE).values
+    return values[0] if arm == "base" else values[seed % len(values)]
+
+
+def make_study(folder, arms=("base", "lora"), pictures=True, answer=alternating, **more):
+    """A study folder of made-up readings, with a picture of 8 px a cell."""
+    suites = [
+        (made_up.suite_prompts("trained", 12, attributes=("colour", "size")), "neutral"),
+        (made_up.suite_prompts("held_out", 3, n_templates=2), "neutral"),
+        (made_up.suite_prompts("spelt", 2, asked={"colour": "blue"}), "explicit"),
+        (made_up.suite_prompts("things", 3, attributes=()), "control"),
+    ]
+    plan = made_up.make_plan(
+        *suites, arms=arms, seeds=6, primaries=(("colour", "trained"),) if arms[1:] else (), **more
+    )
+    readings = made_up.make_readings(plan, answer)
+    folder.mkdir(parents=True)
+    readings.to_parquet(folder / "readings.parquet")
+    features = made_up.features_of(plan) if arms[1:] else None
+    write_results(summarise(readings, plan, features), folder / "results.json")
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST), "utf-8")
+    for prompt in plan.prompts if pictures else ():
+        for n, arm in enumerate(arms):
+            for seed in range(6):
+                file = folder / "images" / arm / prompt.id / f"{seed}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                colour = np.random.default_rng([n, seed]).integers(0, 256, 3).tolist()
+                Image.new("RGB", (8, 8), tuple(colour)).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A paired study; tests that change something copy it."""
+    return make_study(tmp_path_factory.mktemp("paired") / "study")
+
+
+@pytest.fixture(scope="module")
+def bare_study(tmp_path_factory):
+    """The same without pictures: quick to render."""
+    return make_study(tmp_path_factory.mktemp("bare") / "study", pictures=False)
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, and text, script and style apart."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.raw, self._open = [], [], {}, None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        """Keep the element."""
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_endtag(self, tag):
+        """What follows is text again."""
+        self._open = None
+
+    def handle_data(self, data):
+        """Keep the text, or the source of a script or style."""
+        if self._open in ("script", "style"):
+            self.raw[self._open] = self.raw.get(self._open, "") + data
+        else:
+            self.text.append(data)
+
+    @property
+    def structure(self):
+        """Every element with the names of its attributes, none of its text."""
+        return [(tag, tuple(sorted(attrs))) for tag, attrs in self.tags]
+
+    def all(self, tag, **wanted):
+        """The attributes of every such element."""
+        found = [attrs for name, attrs in self.tags if name == tag]
+        return [a for a in found if all(a.get(k) == v for k, v in wanted.items())]
+
+
+def read(folder):
+    """The page of a study folder."""
+    return Page(write_report(folder).read_text("utf-8"))
+
+
+def section(folder, name):
+    """The HTML of one section."""
+    html = write_report(folder).read_text("utf-8")
+    start = html.index(f'<section id="{name}">')
+    return html[start : html.index("</section>", start)]
+
+
+def test_opens_offline(study):
+    """Nothing is loaded from anywhere: pictures are data: URIs, links stay on the page."""
+    page = read(study)
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
+        assert all(attrs.get(name, "#").startswith("#") for name in ("href", "action"))
+        assert attrs.get("src", "data:").startswith("data:")
+        assert not {"srcset", "poster", "background"} & set(attrs)
+        assert "url(" not in attrs.get("style", "")
+    assert page.all("img")
+    assert not re.search(r"url\(|@import|https?:", page.raw["style"])
+    assert not re.search(r"fetch|XMLHttp|import\(|https?:", page.raw["script"])
+
+
+def test_only_its_own_script_may_run(study):
+    """The content security policy names the page's one script by hash and allows nothing else."""
+    page = read(study)
+    (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
+    digest = hashlib.sha256(page.raw["script"].encode()).digest()
+    rules = dict(rule.split(maxsplit=1) for rule in policy["content"].split("; "))
+    assert rules["script-src"] == f"'sha256-{base64.b64encode(digest).decode()}'"
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert len(page.all("script")) == 1
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def hostile_copy(bare_study, folder, text):
+    """The study with a text in every place that a user, a file or a model can fill."""
+    swaps = {
+        "trained 0 0": text,
+        "trained1": text,
+        "perceived colour": text,
+        "A caveat.": text,
+        "a classifier": text,
+        "red": text,
+        "lora": f"l{text}",
+        "Drawings by somebody, CC-BY 4.0": text,
+        "cpu (no accelerator)": text,
+        "3.11.9": text,
+    }
+    folder.mkdir(exist_ok=True)
+    for name in ("results.json", "manifest.json"):
+        value = swap(json.loads((bare_study / name).read_text("utf-8")), swaps)
+        (folder / name).write_text(json.dumps(value), "utf-8")
+    table = pd.read_parquet(bare_study / "readings.parquet")
+    table.replace(swaps).to_parquet(folder / "readings.parquet")
+    return folder
+
+
+def swap(value, swaps):
+    """A JSON value with texts exchanged, keys too."""
+    if isinstance(value, dict):
+        return {swap(k, swaps): swap(v, swaps) for k, v in value.items()}
+    if isinstance(value, list):
+        return [swap(part, swaps) for part in value]
+    return swaps.get(value, value) if isinstance(value, str) else value
+
+
+@cache
+def harmless_structure(bare_study, folder):
+    """The elements of the page with a harmless text in all those places."""
+    return read(hostile_copy(bare_study, folder, "placeholder")).structure
+
+
+def check_escaped(bare_study, folder, text):
+    """The page has the elements that any text gives, and shows this one as it is."""
+    expected = harmless_structure(bare_study, bare_study.with_name("harmless"))
+    page = read(hostile_copy(bare_study, folder, text))
+    assert page.structure == expected
+    assert text.strip() in "".join(page.text)
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x00"), min_size=1)
+
+
+@settings(max_examples=15)
+@example(HOSTILE)
+@example("\u202e\u05d0\u05d1 ' onmouseover='x' \"&amp;<!--")
+@example("]]>--><b>" * 1200)
+@given(text=TEXTS)
+def test_no_text_becomes_markup(bare_study, tmp_path_factory, text):
+    """Whatever prompts, values, arms or settings say, the page keeps its elements and shows it."""
+    check_escaped(bare_study, tmp_path_factory.mktemp("hostile"), text)
+
+
+def test_the_escape_test_can_fail(bare_study, tmp_path, monkeypatch):
+    """With escaping off, the test above does notice."""
+    original = report._environment
+
+    def careless():
+        environment = original()
+        environment.autoescape = False
+        return environment
+
+    monkeypatch.setattr(report, "_environment", careless)
+    with pytest.raises(AssertionError):
+        check_escaped(bare_study, tmp_path, HOSTILE)
+
+
+def test_a_text_cannot_reach_for_files(tmp_path):
+    """A prompt id that leaves the study's folder shows no picture from there."""
+    folder = make_study(tmp_path / "study")
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    table = pd.read_parquet(folder / "readings.parquet").replace("things-0-0", "../../..")
+    table.to_parquet(folder / "readings.parquet")
+    before = len(read(make_study(tmp_path / "other")).all("img"))
+    assert len(read(folder).all("img")) == before - 2 * 6
+
+
+def test_same_input_same_bytes(study):
+    """Written twice the page is the same, byte for byte."""
+    first = write_report(study).read_bytes()
+    assert write_report(study).read_bytes() == first
+
+
+def test_every_section_stands_in_order(study):
+    """The verdict comes first, provenance last; the links of the page lead somewhere."""
+    page = read(study)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert ids == SECTIONS
+    assert {a["href"][1:] for a in page.all("a")} <= set(ids)
+    assert page.tags[[tag for tag, _ in page.tags].index("h1") - 2][0] in ("b", "p", "span")
+
+
+def test_verdict_is_the_first_thing_said(study):
+    """The page opens with the primary comparison in one sentence, with its numbers."""
+    row = report_words.headline(load_results(study / "results.json"))
+    html = write_report(study).read_text("utf-8")
+    (said,) = re.findall(r"<h1>(.*?)</h1>", html)
+    assert said == report_words.sentence(row, load_results(study / "results.json"))
+    assert said.startswith("On 12 trained prompts the imbalance of perceived colour fell from 1.00")
+
+
+def test_numbers_are_those_of_the_results(study):
+    """Every number of a representation row stands in its line of the table, exactly."""
+    results = load_results(study / "results.json")
+    lines = section(study, "change").split("<tr>")[2:]
+    rows = [r for a in ("colour", "size") for r in results.representation if r.attribute == a]
+    assert len(lines) == len(rows)
+    for row, rest in zip(rows, lines, strict=True):
+        line = rest.split("</tr>")[0]
+        found = [float(value) for value in re.findall(r'<data value="([^"]+)"', line)]
+        change = row.change
+        expected = [row.baseline.imbalance, row.treated.imbalance, change.imbalance, *change.ci95]
+        expected += [x for x in (change.p_adjusted, change.relative_reduction) if x is not None]
+        expected += [row.baseline.gap, row.treated.gap]
+        expected += [change.overshoot_rate, change.overshoot_by_chance]
+        assert found == expected
+        assert report_words.plain(row.verdict) in line
+
+
+def test_shares_of_every_value_are_shown(study):
+    """Both arms' shares, and an interval for each, stand for every attribute, suite and value."""
+    results = load_results(study / "results.json")
+    html = section(study, "shares")
+    found = [float(value) for value in re.findall(r'<data value="([^"]+)"', html)]
+    expected = [
+        arm.shares[value]
+        for attribute in ("colour", "size")
+        for row in results.representation
+        if row.attribute == attribute
+        for value in row.target
+        for arm in (row.baseline, row.treated)
+    ]
+    assert found == expected
+    assert html.count('class="whisker"') == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.784, ".78"), (-0.021, "−.02"), (1.0, "1.00"), (-1.04, "−1.04"), (-0.004, ".00")],
+)
+def test_numbers_are_printed_as_read(value, text):
+    """No leading zero, a true minus, and no sign on what rounds to nothing."""
+    assert report_words.number(value) == text.replace("−", report_words.MINUS)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("improved", "fell from"),
+        ("worsened", "rose from"),
+        ("no_change", "did not move"),
+        ("inconclusive", "cannot tell from no change"),
+    ],
+)
+def test_the_sentence_says_the_verdict(study, verdict, words):
+    """The opening sentence claims a change only where the verdict does."""
+    results = load_results(study / "results.json")
+    row = results.representation[0].model_copy(update={"verdict": verdict})
+    assert words in report_words.sentence(row, results)
+
+
+def test_changed_pairs_are_marked_with_what_changed(study):
+    """Pairs that read differently are outlined and say the new value; equal ones are not."""
+    readings = pd.read_parquet(study / "readings.parquet")
+    wide = readings.pivot(index=["prompt_id", "seed", "attribute"], columns="arm", values="value")
+    moved = wide[(wide["base"] != wide["lora"])].reset_index()
+    html = section_with_pictures(study)
+    assert html.count('class="pair changed"') == len(moved[["prompt_id", "seed"]].drop_duplicates())
+    said = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert sum(part.count("<span>") for part in said) == len(moved)
+
+
+def section_with_pictures(folder):
+    """The HTML between the head of all pictures and the section after it."""
+    html = write_report(folder).read_text("utf-8")
+    return html[html.index('<section id="grid">') : html.index('<section id="preserved">')]
+
+
+def test_the_opening_pictures_do_not_depend_on_the_outcome(study, tmp_path):
+    """The same baseline with another treated arm opens with the same prompts."""
+
+    def nothing_happened(arm, *cell):
+        return alternating("base", *cell)
+
+    other = make_study(tmp_path / "study", answer=nothing_happened)
+    captions = [
+        re.findall(r"<figcaption>.*?</bdi>", section(f, "pictures")) for f in (study, other)
+    ]
+    assert captions[0] == captions[1]
+    assert len(captions[0]) == report_pictures.TOP_PROMPTS
+
+
+def test_an_audit_has_a_page(tmp_path):
+    """One arm alone: its imbalance is stated, no change is spoken of."""
+    page = read(make_study(tmp_path / "study", arms=("base",)))
+    assert "".join(page.text).count("is 1.00 (95")
+    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert "level" in ids
+    assert "change" not in ids
+
+
+def test_more_than_two_arms_have_a_page(tmp_path):
+    """Every arm is named at its rows and has its picture in every column of seeds."""
+    folder = make_study(tmp_path / "study", arms=("base", "lora", "words"))
+    pairs = section_with_pictures(folder).split("<figure")[1:]
+    assert all(pair.count("<img") == 3 for pair in pairs)
+    assert section(folder, "change").count("<td>words</td>") == 3
+
+
+def test_missing_and_broken_pictures_are_said_to_be_missing(tmp_path, bare_study):
+    """A lost or broken file leaves a gap with a word in it, a lost folder a sentence."""
+    folder = make_study(tmp_path / "study")
+    (folder / "images/lora/held_out-0-0/0.png").unlink()
+    (folder / "images/lora/held_out-0-0/1.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    html = section_with_pictures(folder)
+    assert html.count("lora, seed 0: no picture") == html.count("lora, seed 1: no picture") == 1
+    assert "No pictures lie in the study" in section_with_pictures(bare_study)
+
+
+def test_a_large_study_shows_some_seeds_of_every_prompt_and_says_so(study, monkeypatch):
+    """Past the budget every prompt keeps the same first seeds, and the page states how many."""
+    prompts = pd.read_parquet(study / "readings.parquet")["prompt_id"].nunique()
+    monkeypatch.setattr(report_pictures, "PIXELS", prompts * 2 * 8 * 8 * 2)
+    html = section_with_pictures(study)
+    assert html.count("<figure") == 2 * prompts
+    assert f"it holds {2 * prompts} of the study's {6 * prompts} pairs" in html
+    assert set(re.findall(r"seed (\d+)", html)) == {"0", "1"}
+
+
+def test_more_prompts_than_fit_are_sampled_evenly(study, monkeypatch):
+    """Where not even one seed of each prompt fits, evenly spaced prompts are shown."""
+    prompts = pd.read_parquet(study / "readings.parquet")["prompt_id"].nunique()
+    monkeypatch.setattr(report_pictures, "PIXELS", prompts // 2 * 2 * 8 * 8)
+    html = section_with_pictures(study)
+    assert 0 < html.count("<figure") <= prompts // 2
+    assert "evenly spaced prompts" in html
+
+
+def test_the_page_says_what_it_cannot_say(study):
+    """Caveats, attribution, hashes, guidance and what would settle open rows are all there."""
+    results = load_results(study / "results.json")
+    text = "".join(read(study).text)
+    for attribute in results.settings.attributes.values():
+        assert attribute.caveat in text
+    assert "Drawings by somebody, CC-BY 4.0" in text
+    assert hashlib.sha256((study / "results.json").read_bytes()).hexdigest() in text
+    assert "5" * 64 in text
+    assert "guidance scale" in text
+    for row in (*results.representation, *results.fidelity, *results.drift):
+        if row.needed:
+            assert f"about {row.needed.count:,} {row.needed.unit}" in text
+
+
+def test_inconclusive_rows_are_named_at_the_top(study):
+    """A row that worsened, was lost or is open is told in the second sentence, not hidden."""
+    results = load_results(study / "results.json")
+    row = results.fidelity[0].model_copy(update={"verdict": "lost"})
+    told = report_words.tally(results.model_copy(update={"fidelity": (row,)}))
+    assert f"{row.attribute} on {row.suite} (lost)" in told
+
+
+@pytest.mark.parametrize("name", ["results.json", "manifest.json", "readings.parquet"])
+def test_a_folder_that_is_no_study_is_the_users_error(study, tmp_path, name):
+    """Without one of its three files there is no page, and the message names the file."""
+    for file in ("results.json", "manifest.json", "readings.parquet"):
+        if file != name:
+            (tmp_path / file).write_bytes((study / file).read_bytes())
+    with pytest.raises(UserError, match=re.escape(name)):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_failed_gate_is_said_at_the_top(study, tmp_path):
+    """The gate's reasons stand before the first section."""
+    for file in ("results.json", "manifest.json", "readings.parquet"):
+        (tmp_path / file).write_bytes((study / file).read_bytes())
+    results = load_results(study / "results.json")
+    gate = results.gate.model_copy(update={"passed": False, "reasons": ("colour fell short",)})
+    write_results(results.model_copy(update={"gate": gate}), tmp_path / "results.json")
+    top = write_report(tmp_path).read_text("utf-8").split('<section id="pictures">')[0]
+    assert "Gate failed." in top
+    assert "colour fell short" in top
