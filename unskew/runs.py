@@ -229,7 +229,10 @@ def git_state() -> dict[str, Any]:
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # not a checkout that only surrounds us
-        return {"commit": git("rev-parse", "HEAD"), "dirty": git("status", "--porcelain") != ""}
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": git("status", "--porcelain", "-uno") != "",
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

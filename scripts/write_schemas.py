@@ -1,0 +1,40 @@
+"""Write the JSON schemas of the programs' settings, by which editors check and complete YAML.
+
+    python scripts/write_schemas.py     # after a change of settings; writes configs/schemas/
+
+A settings file names its schema in its first line:
+`# yaml-language-server: $schema=../schemas/train.json`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from unskew.data.build import DataSettings
+from unskew.errors import UserError
+from unskew.evaluate.study import StudySettings
+from unskew.settings import Settings, config_path, run_program, write_schema
+from unskew.train.options import TrainSettings
+
+SETTINGS: dict[str, type[Settings]] = {
+    "data": DataSettings,
+    "study": StudySettings,
+    "train": TrainSettings,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write one schema a program into the folder given, or into Unskew's own configs."""
+    if len(argv) > 1 or any(word.startswith("-") for word in argv):
+        raise UserError(f"write_schemas takes one folder or nothing, got {' '.join(argv)}")
+    folder = Path(argv[0]) if argv else config_path("schemas")
+    for name, model in SETTINGS.items():
+        write_schema(model, folder / f"{name}.json")
+        print(folder / f"{name}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, sys.argv[1:]))
