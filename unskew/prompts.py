@@ -45,9 +45,9 @@ class Prompt:
     subject: str
     attributes: tuple[str, ...]
     """The attributes measured on its pictures."""
-    asked: Mapping[str, str]
+    asked: Mapping[str, str] = field(hash=False)
     """Attribute -> value that the words ask for; always holds the subject."""
-    targets: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    targets: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, compare=False)
     """Attribute -> (K,) wanted shares, where they differ from the attribute's own target."""
 
 
