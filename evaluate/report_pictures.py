@@ -227,7 +227,11 @@ def _example(strip: Strip, arms: Sequence[tuple[str, PromptRow]]) -> Example:
     prompt = arms[0][1]
     before = prompt.baseline.shares
     value = max(prompt.target, key=lambda v: before.get(v, 0) - prompt.target[v])
-    after = ((arm, row.treated.shares.get(value, 0.0)) for arm, row in arms if row.treated)
+    after = (
+        (arm, row.treated.shares.get(value, 0.0))
+        for arm, row in arms
+        if row.treated and row.treated.shares
+    )
     return Example(strip, value, before.get(value, 0.0), tuple(after), prompt.target[value])
 
 

@@ -51,14 +51,15 @@ WORDS = {
     "gap": "The square root of imbalance: the unsquared figure that is usually published.",
     "change": "Imbalance after minus before, on the same prompts and seeds. Below 0 is better.",
     "95 % interval": "The range of values that the study cannot exclude.",
-    "p, adjusted": "How often chance alone would give such a change, corrected by Holm's method "
+    "adjusted p": "How often chance alone would give such a change, corrected by Holm's method "
     "for all primary comparisons together; a dash where a row was not declared primary.",
-    "reduction": "The change as a part of the imbalance before: -100 % is on target, and sampling "
-    "can read past it. Imbalance is squared: -75 % of it halves the gap. A dash where there was "
-    "too little imbalance to reduce.",
+    "reduction": f"The change as a part of the imbalance before: {MINUS}100 % is on target, and "
+    f"sampling can read past it. Imbalance is squared: {MINUS}75 % of it halves the gap. A dash "
+    "where there was too little imbalance to reduce.",
     "overshoot": "Prompts that crossed the target and left it on the other side by more than the "
     "margin. In brackets: how many would by sampling alone, were they exactly on target.",
-    "verdict": "What the interval allows to say; see the method for the rules.",
+    "verdict": "What the interval allows to say, by rules set before: improved, worsened, no "
+    "change or inconclusive; and kept or lost for what should stay as it was.",
     "target": "The shares that the user wants; uniform unless the study says otherwise.",
     "unreadable": "Pictures in which the classifier could not read the attribute. Seeds are never "
     "drawn again because of it.",

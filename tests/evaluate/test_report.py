@@ -49,7 +49,7 @@ def alternating(arm, prompt, seed, attribute):
     return values[0] if arm == "base" else values[seed % len(values)]
 
 
-def make_study(folder, arms=("base", "lora"), pictures=True, answer=alternating, **more):
+def make_study(folder, arms=("base", "lora"), pictures=True, answer=alternating, neutral=True):
     """A study folder of made-up readings, with a picture of 8 px a cell."""
     suites = [
         (made_up.suite_prompts("trained", 12, attributes=("colour", "size")), "neutral"),
@@ -57,8 +57,9 @@ def make_study(folder, arms=("base", "lora"), pictures=True, answer=alternating,
         (made_up.suite_prompts("spelt", 2, asked={"colour": "blue"}), "explicit"),
         (made_up.suite_prompts("things", 3, attributes=()), "control"),
     ]
+    primaries = (("colour", "trained"),) if arms[1:] and neutral else ()
     plan = made_up.make_plan(
-        *suites, arms=arms, seeds=6, primaries=(("colour", "trained"),) if arms[1:] else (), **more
+        *suites[0 if neutral else 2 :], arms=arms, seeds=6, primaries=primaries
     )
     readings = made_up.make_readings(plan, answer)
     folder.mkdir(parents=True)
@@ -368,6 +369,13 @@ def test_an_audit_has_a_page(tmp_path):
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     assert "level" in ids
     assert "change" not in ids
+
+
+def test_a_study_without_neutral_prompts_has_a_page(tmp_path):
+    """With explicit and control prompts only, the page says that no imbalance was measured."""
+    page = read(make_study(tmp_path / "study", neutral=False))
+    assert "This study measured no representation." in page.text
+    assert page.all("img")
 
 
 def test_more_than_two_arms_have_a_page(tmp_path):
