@@ -157,7 +157,7 @@ def test_rows_have_the_columns_that_training_reads(
 def test_other_trainers_read_the_folder_as_it_is(
     full: Path, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """The imagefolder of `datasets` gives `image`, `text` and the rest, a row a caption, offline."""
+    """The imagefolder of `datasets` gives `image`, `text` and the rest, offline."""
     import datasets
 
     datasets.disable_progress_bars()
