@@ -208,7 +208,8 @@ def pass_of(attributes: Sequence[Attribute]) -> tuple[Combination, ...]:
 
 def _fractions(attribute: Attribute) -> dict[str, Fraction]:
     shares = [Fraction(float(share)).limit_denominator(100) for share in attribute.target]
-    if sum(shares) != 1:
+    rounding = max(abs(float(s) - t) for s, t in zip(shares, attribute.target, strict=True))
+    if sum(shares) != 1 or rounding > 1e-3:
         raise UserError(
             f"targets.{attribute.id} must be shares that are fractions of at most 100 parts, such "
             f"as 0.25 or 1/3, got {attribute.target.tolist()}: round them"

@@ -84,6 +84,8 @@ def train(training: Training, first: int) -> None:
     """Steps `first` to the last, with what happens once in a while between them."""
     settings, accelerator, out = training.settings, training.accelerator, training.settings.out
     main_process = accelerator.is_main_process
+    if settings.tracker != "none":
+        accelerator.init_trackers(settings.tracker)
     with Stop(accelerator) as stop, Journal(accelerator, out, first, settings.steps) as journal:
         for step in range(first, settings.steps):
             if due(step, settings.samples.every) and main_process:
@@ -214,7 +216,7 @@ def begin(
     """Open the run's folder; None on processes other than the main one."""
     if not accelerator.is_main_process:
         return None
-    run = open_run(
+    return open_run(
         resolved.settings.out,
         program="train",
         settings=resolved.settings.model_dump(mode="json", exclude={"resume"}),
@@ -222,9 +224,6 @@ def begin(
         inputs=input_hashes(resolved.settings, inputs),
         facts=facts,
     )
-    if resolved.settings.tracker != "none":
-        accelerator.init_trackers(resolved.settings.tracker)
-    return run
 
 
 def finish(training: Training, inputs: Inputs, run: Run | None) -> None:
@@ -250,9 +249,7 @@ def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Acce
     """Print the settings, do two steps on the first batch, and say what the whole would take."""
     settings = resolved.settings
     rows = tuple(dict.fromkeys(inputs.batches.rows(0)))
-    started = time.perf_counter()
     training = load_training(settings, inputs, rows, accelerator, None)
-    loading = time.perf_counter() - started
     train_step(training, 0)
     started = time.perf_counter()
     train_step(training, 0)
@@ -266,14 +263,16 @@ def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Acce
         "settings": settings.model_dump(mode="json"),
         "trained_parameters": trained,
         "seconds_per_step": round(seconds, 3),
-        "seconds_in_all": round(loading * len(inputs.rows) / len(rows) + seconds * settings.steps),
+        "seconds_of_training": round(seconds * settings.steps),
+        "seconds_of_encoding": round(training.encoding_seconds * len(inputs.rows) / len(rows)),
         "memory_gib": round(memory / 2**30, 2),
     }
     print(json.dumps(report, indent=2))
     say(
         accelerator,
-        f"{seconds:.2f} s a step, {report['seconds_in_all']} s in all, "
-        f"{report['memory_gib']} GiB of {where}; nothing was written",
+        f"{seconds:.2f} s a step, {report['seconds_of_training']} s of steps in all, at most "
+        f"{report['seconds_of_encoding']} s of encoding; {report['memory_gib']} GiB of {where}; "
+        "nothing was written",
     )
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Training:
     optimizer: torch.optim.AdamW
     batches: Batches
     encoded: Encoded
+    encoding_seconds: float
     dtype: torch.dtype
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -93,6 +95,7 @@ def load_training(
 ) -> Training:
     """Encode these rows, let the encoders go, and put a fresh LoRA on the UNet."""
     pipe = load_base(inputs.base, accelerator.device, torch.float32)
+    started = time.perf_counter()
     with accelerator.main_process_first():
         encoded = encode(
             pipe,
@@ -102,10 +105,12 @@ def load_training(
             settings.resolution_px,
             cache,
         )
+    encoding_seconds = time.perf_counter() - started
     pipe.text_encoder = None
     pipe.vae.encoder = None
     dtype, _ = precision(settings, accelerator.device)
-    pipe.unet.to(dtype)
+    if dtype == torch.bfloat16:
+        pipe.unet.bfloat16()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         attach(pipe.unet, **settings.lora.model_dump())
@@ -125,6 +130,7 @@ def load_training(
         optimizer=optimizer,
         batches=inputs.batches,
         encoded=encoded,
+        encoding_seconds=encoding_seconds,
         dtype=dtype,
     )
 

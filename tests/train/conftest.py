@@ -1,0 +1,52 @@
+"""A training run small enough to be done many times."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unskew.settings import config_path
+
+TINY: dict[str, Any] = {
+    "steps": 6,
+    "resolution_px": 16,
+    "dtype": "fp32",
+    "log_every": 2,
+    "tracker": "none",
+    "lora": {"rank": 4, "alpha": 8, "target_modules": "attention"},
+    "batch": {"size": 12, "accumulation": 1, "neutral_share": 0.5, "control_share": 0.25},
+    "checkpoints": {"every": 2, "keep": 3},
+    "samples": {"every": 0, "prompts": ["a mechanic"], "seeds": 2, "steps": 2},
+}
+Argv = Callable[..., list[str]]
+
+
+@pytest.fixture
+def argv(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> Argv:
+    """A function from a run's folder and further arguments to a tiny run's command line.
+
+    The settings are Emoji World's with TINY over them; all runs of a test share one cache.
+    """
+    settings = yaml.safe_load(config_path("emoji/train.yaml").read_text("utf-8"))
+    for name, value in TINY.items():
+        settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
+    settings |= {"base": str(tiny_base), "dataset": str(tiny_dataset)}
+    settings |= {"cache": str(tmp_path / "cache")}
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(settings), "utf-8")
+
+    def arguments(out: Path, *more: str) -> list[str]:
+        return ["--config", str(file), "--out", str(out), *more]
+
+    return arguments
+
+
+@pytest.fixture
+def dataset_copy(tiny_dataset: Path, tmp_path: Path) -> Path:
+    """A dataset that a test may break."""
+    return Path(shutil.copytree(tiny_dataset, tmp_path / "dataset"))

@@ -1,0 +1,197 @@
+"""What a row is trained towards, and that all its chance is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from unskew.adapters import attach
+from unskew.errors import UserError
+from unskew.pipelines import load_base
+from unskew.train.cache import Encoded
+from unskew.train.objective import (
+    Part,
+    adapter_off,
+    base_prediction,
+    draw_part,
+    picture_target,
+    row_losses,
+    target_bchw,
+    teacher_caption,
+    timesteps,
+)
+from unskew.train.options import ObjectiveSettings
+from unskew.train.rows import Kind, Row
+
+CPU = torch.device("cpu")
+
+
+def row(line: int, kind: Kind, weight: float = 1.0, explicit: str | None = "explicit") -> Row:
+    return Row(line, Path(f"{line % 3}.png"), f"text {line % 4}", kind, "s", {}, explicit, weight)
+
+
+def settings(**changes: object) -> ObjectiveSettings:
+    plain = {"target": "explicit", "timesteps": "high_noise"}
+    shares = {"high_noise_share": 0.6, "high_noise_from": 0.7}
+    return ObjectiveSettings.model_validate({**plain, **shares, **changes})
+
+
+def encoded() -> Encoded:
+    generator = torch.Generator().manual_seed(0)
+    posteriors = {Path(f"{n}.png"): torch.rand(2, 8, 8, 8, generator=generator) for n in range(3)}
+    texts = [*(f"text {n}" for n in range(4)), "explicit"]
+    return Encoded(posteriors, {t: torch.randn(24, 16, generator=generator) for t in texts})
+
+
+ROWS = [row(n, ("neutral", "explicit", "control")[n % 3], weight=n + 1) for n in range(12)]
+
+
+def part_of(places: list[int], step: int = 5, seed: int = 1) -> Part:
+    return draw_part(
+        ROWS,
+        places,
+        step,
+        seed=seed,
+        encoded=encoded(),
+        settings=settings(),
+        num_timesteps=1000,
+        device=CPU,
+    )
+
+
+@pytest.fixture(scope="module")
+def unet(tiny_base: Path) -> UNet2DConditionModel:
+    """The tiny base's UNet with an adapter that does something."""
+    unet = load_base(tiny_base, CPU, torch.float32).unet
+    torch.manual_seed(0)
+    for parameter in attach(unet, rank=2, alpha=2, target_modules="attention"):
+        parameter.data = 0.2 * torch.randn_like(parameter)
+    return unet
+
+
+def test_chance_does_not_know_of_parts() -> None:
+    """However a batch is split over parts and processes, a row has the same noise and timestep."""
+    whole = part_of(list(range(12)))
+    for ways in (2, 3):
+        for first in range(ways):
+            part = part_of(list(range(first, 12, ways)))
+            assert torch.equal(part.noise_bchw, whole.noise_bchw[first::ways])
+            assert torch.equal(part.latents_bchw, whole.latents_bchw[first::ways])
+            assert torch.equal(part.timesteps_b, whole.timesteps_b[first::ways])
+            assert torch.equal(part.weights_b, whole.weights_b[first::ways])
+
+
+def test_chance_changes_with_step_seed_and_place() -> None:
+    """No two rows, steps or seeds share their noise."""
+    noises = [part_of([0, 1]), part_of([0, 1], step=6), part_of([0, 1], seed=2)]
+    flat = torch.cat([part.noise_bchw.flatten(1) for part in noises])
+    assert len({tuple(noise.tolist()) for noise in flat}) == 6
+
+
+def test_latents_are_sampled_from_the_posterior() -> None:
+    """Over many steps a row's latents have the cached mean and standard deviation."""
+    mean, std = encoded().posteriors[ROWS[0].file]
+    drawn = torch.stack([part_of([0], step=step).latents_bchw[0] for step in range(400)])
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=6 / 20)
+    np.testing.assert_allclose(drawn.std(0).mean(), std.mean(), rtol=0.02)
+
+
+def test_the_teacher_is_told_the_explicit_caption() -> None:
+    """Neutral rows learn the explicit prediction; controls always keep the base's own."""
+    neutral, explicit, control = (row(1, kind) for kind in ("neutral", "explicit", "control"))
+    assert teacher_caption(neutral, "explicit") == "explicit"
+    assert teacher_caption(explicit, "explicit") == explicit.text
+    assert teacher_caption(neutral, "picture") is None
+    assert teacher_caption(explicit, "picture") is None
+    assert {teacher_caption(control, target) for target in ("picture", "explicit")} == {
+        control.text
+    }
+    with pytest.raises(UserError, match=r"row 1 .* has no explicit_text"):
+        teacher_caption(row(1, "neutral", explicit=None), "explicit")
+
+
+def test_timesteps_lie_where_they_are_asked() -> None:
+    """The share over the threshold is high_noise_share plus the uniform draws' own."""
+    uniforms = torch.rand(20000, 2, generator=torch.Generator().manual_seed(0))
+    drawn = timesteps(uniforms, settings(), 1000)
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) == 999
+    assert (drawn >= 700).float().mean().item() == pytest.approx(0.6 + 0.4 * 0.3, abs=0.01)
+    flat = timesteps(uniforms, settings(timesteps="uniform"), 1000)
+    assert (flat >= 700).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    only = timesteps(uniforms, settings(high_noise_share=1.0, high_noise_from=1.0), 1000)
+    assert set(only.tolist()) == {999}
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_picture_target_is_what_the_scheduler_inverts(kind: str) -> None:
+    """A UNet that predicts the target exactly gives the latents back in one step."""
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    part = part_of([0, 1, 2])
+    for timestep in (10, 500, 900):
+        t = torch.full((3,), timestep)
+        noisy = scheduler.add_noise(part.latents_bchw, part.noise_bchw, t)
+        target = picture_target(scheduler, part.latents_bchw, part.noise_bchw, t)
+        scheduler.set_timesteps(1000)
+        back = scheduler.step(target, timestep, noisy).pred_original_sample
+        torch.testing.assert_close(back, part.latents_bchw, atol=1e-3, rtol=1e-3)
+
+
+def test_an_unknown_prediction_type_is_refused() -> None:
+    """A scheduler whose target is not known ends the run."""
+    part = part_of([0])
+    with pytest.raises(UserError, match="'sample'; allowed: epsilon, v_prediction"):
+        picture_target(
+            DDIMScheduler(prediction_type="sample"),
+            part.latents_bchw,
+            part.noise_bchw,
+            part.timesteps_b,
+        )
+
+
+def test_the_teacher_is_the_bare_base(tiny_base: Path, unet: UNet2DConditionModel) -> None:
+    """Its prediction is a fresh base's; afterwards the adapter is on and trains as before."""
+    part = part_of([0, 1])
+    inputs = (part.noise_bchw, part.timesteps_b, part.states_bld)
+    fresh = load_base(tiny_base, CPU, torch.float32).unet
+    with torch.no_grad():
+        adapted, bare = unet(*inputs).sample, fresh(*inputs).sample
+    assert torch.equal(base_prediction(unet, *inputs), bare)
+    assert torch.equal(unet(*inputs).sample.detach(), adapted)
+    assert all(p.requires_grad for n, p in unet.named_parameters() if "lora_" in n)
+    with pytest.raises(ZeroDivisionError), adapter_off(unet):
+        raise ZeroDivisionError
+    assert torch.equal(unet(*inputs).sample.detach(), adapted)
+
+
+def test_only_taught_rows_follow_the_teacher(unet: UNet2DConditionModel) -> None:
+    """Each row's target is its own: the picture's for some, the base's prediction for others."""
+    scheduler = DDIMScheduler(prediction_type="epsilon")
+    part = draw_part(
+        ROWS,
+        range(6),
+        0,
+        seed=0,
+        encoded=encoded(),
+        settings=settings(target="picture"),
+        num_timesteps=1000,
+        device=CPU,
+    )
+    assert part.taught_m.tolist() == [2, 5]  # the controls
+    noisy = scheduler.add_noise(part.latents_bchw, part.noise_bchw, part.timesteps_b)
+    target = target_bchw(unet, scheduler, part, noisy)
+    base = base_prediction(unet, noisy, part.timesteps_b, part.states_bld)
+    torch.testing.assert_close(target[[2, 5]], base[[2, 5]])
+    assert torch.equal(target[[0, 1, 3, 4]], part.noise_bchw[[0, 1, 3, 4]])
+
+
+def test_row_losses_are_weighted_means() -> None:
+    """0 on target; else the row's mean squared error times its weight, whatever the others are."""
+    target = torch.zeros(3, 2, 2, 2)
+    prediction = torch.stack([torch.zeros(2, 2, 2), torch.ones(2, 2, 2), 2 * torch.ones(2, 2, 2)])
+    losses = row_losses(prediction, target, torch.tensor([5.0, 0.5, 1.0]))
+    assert losses.tolist() == [0.0, 0.5, 4.0]

@@ -1,0 +1,95 @@
+"""What only real processes show: killed ones go on exactly, and two train as one does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from unskew.adapters import WEIGHTS_FILE
+from unskew.runs import read_manifest
+from unskew.train import lora
+
+pytestmark = pytest.mark.slow
+Argv = Callable[..., list[str]]
+PROGRAM = str(Path(lora.__file__))
+
+
+def start(words: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, PROGRAM, *words], stderr=subprocess.PIPE)
+
+
+def run(words: list[str]) -> None:
+    process = start(words)
+    _, said = process.communicate()
+    assert process.returncode == 0, said.decode()
+
+
+def adapter(out: Path) -> bytes:
+    return (out / "adapter" / WEIGHTS_FILE).read_bytes()
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_killed_at_any_point_it_ends_in_the_same_bits(argv: Argv, tmp_path: Path) -> None:
+    """SIGKILL while encoding, and again after a checkpoint; then the same command to the end."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(argv(whole, "--steps", "30"))
+    words = argv(killed, "--steps", "30", "--cache", str(tmp_path / "other-cache"))
+    for path in (tmp_path / "other-cache" / "pictures", killed / "checkpoints" / "step-000004"):
+        process = start(words)
+        wait_for(path, process)
+        process.kill()
+        process.communicate()
+        assert read_manifest(killed)["status"] == "running"
+        assert not (killed / "adapter").exists()
+    process = start(words)
+    _, said = process.communicate()
+    assert process.returncode == 0
+    assert b"going on from" in said
+    assert read_manifest(killed)["status"] == "complete"
+    assert adapter(killed) == adapter(whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_with_their_exit_code(
+    argv: Argv, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """The step is finished and saved, and the manifest says interrupted."""
+    out = tmp_path / "run"
+    process = start(argv(out, "--steps", "2000", "--checkpoints.every", "5"))
+    wait_for(out / "checkpoints" / "step-000005", process)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == code
+    assert read_manifest(out)["status"] == "interrupted"
+
+
+def test_two_processes_train_as_one_does_in_two_parts(argv: Argv, tmp_path: Path) -> None:
+    """Launched as two processes, it gives the weights of one with accumulation 2."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(argv(one, "--batch.accumulation", "2"))
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, PROGRAM, *argv(two)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert read_manifest(two)["facts"]["processes"] == 2
+    ours, theirs = (safetensors.torch.load(adapter(out)) for out in (one, two))
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=0)
