@@ -207,6 +207,29 @@ def test_unreadable_pictures_leave_the_estimate_but_not_the_bounds():
     assert results.counts.readable == results.counts.generated - 9
 
 
+def test_worst_case_takes_each_arm_at_its_worst():
+    """The bounds set the treated arm's least against the baseline's greatest, and the reverse."""
+    plan = make_plan((suite_prompts("trained", 10), "neutral"), seeds=5)
+    rng = np.random.default_rng(8)
+    codes = np.where(rng.random((2, 10, 5)) < 0.2, -1, rng.integers(0, 2, (2, 10, 5)))
+    codes[:, :, :3] = np.abs(codes[:, :, :3])
+
+    def answer(arm, prompt, seed, attribute):
+        code = codes[int(arm == "lora"), int(prompt.subject[len("trained") :]), seed]
+        colour = None if code < 0 else COLOUR.values[code]
+        return prompt.subject if attribute == "subject" else colour
+
+    row = summarise(make_readings(plan, answer), plan).representation[0]
+    bounds = np.array(
+        [
+            [slow.unreadable_bounds([None if c < 0 else c for c in p], [0.5, 0.5]) for p in arm]
+            for arm in codes.tolist()
+        ]
+    ).mean(axis=1)
+    expected = bounds[1, 0] - bounds[0, 1], bounds[1, 1] - bounds[0, 0]
+    assert row.change.worst_case == pytest.approx(expected)
+
+
 def test_too_many_unreadable_prompts_are_refused_by_name():
     """Past a tenth of the prompts the study ends, with how many, where, and what to do."""
     plan = make_plan((suite_prompts("trained", 20), "neutral"))
@@ -227,47 +250,6 @@ def test_too_many_unreadable_prompts_are_refused_by_name():
         summarise(make_readings(plan, worse), plan)
     for part in ("4 of 20 prompts", "'lora'", "allowed: 2", "'trained-4-0'", "images/lora"):
         assert part in str(caught.value)
-
-
-def test_an_unreadable_explicit_picture_has_not_obeyed():
-    """Fidelity drops nothing: what cannot be read has not shown what was asked for."""
-    plan = make_plan((suite_prompts("spelt", 20, asked={"colour": "blue"}), "explicit"))
-
-    def answer(arm, prompt, seed, attribute):
-        blind = arm == "lora" and attribute == "colour" and seed == 0
-        return None if blind else skewed(arm, prompt, seed, attribute)
-
-    rows = summarise(make_readings(plan, answer), plan).fidelity
-    subject, colour = rows
-    assert (subject.attribute, subject.change.value) == ("subject", 0)
-    assert (colour.baseline_rate, colour.treated_rate) == (1, pytest.approx(0.9))
-    assert colour.verdict == "lost"
-    assert colour.by_value["blue"].treated_rate == pytest.approx(0.9)
-
-
-def test_drift_is_found_and_fails_the_gate():
-    """Control pictures that moved by a fair part of the way to another thing are lost."""
-    results = summarise(make_readings(FULL, skewed), FULL, features_of(FULL, step=12.0))
-    (row,) = results.drift
-    assert row.verdict == "lost"
-    assert row.ci95[0] > row.margin
-    assert results.gate.passed is False
-    assert any("drift on things" in reason for reason in results.gate.reasons)
-
-
-def test_gate_passes_only_with_all_improved_and_all_kept():
-    """Its reasons name what failed; without demands it is neither passed nor failed."""
-    plan = make_plan(
-        (suite_prompts("trained", 30), "neutral"),
-        (suite_prompts("spelt", 30, asked={"colour": "blue"}), "explicit"),
-        gate=(("colour", "trained"),),
-    )
-    passed = summarise(make_readings(plan, skewed), plan).gate
-    assert passed.passed is True
-    null = make_readings(plan, lambda _, p, s, x: skewed("base", p, s, x), same_pictures=True)
-    failed = summarise(null, plan).gate
-    assert failed.passed is False
-    assert failed.reasons == ("colour on trained (lora) is no_change, must be improved",)
 
 
 def test_small_baselines_have_no_relative_reduction():

@@ -95,6 +95,16 @@ def test_readings_of_another_study_are_refused(column, value, message):
         summarise(readings, plan)
 
 
+def test_what_is_marked_unreadable_is_not_read():
+    """A value left in a row that is not readable does not count."""
+    plan = make_plan((suite_prompts("trained", 12), "neutral"))
+    readings = make_readings(plan, skewed)
+    first = readings["attribute"].eq("colour") & readings["seed"].eq(0)
+    row = summarise(readings.assign(readable=~first), plan).representation[0]
+    assert row.per_prompt[0].baseline.n_readable == 9
+    assert row.baseline.unreadable_rate == pytest.approx(0.1)
+
+
 def test_the_same_picture_read_twice_is_refused():
     """Two answers for one picture would count it twice."""
     plan = make_plan((suite_prompts("trained", 12), "neutral"))

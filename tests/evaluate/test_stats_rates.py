@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from unskew.evaluate.rates import paired_rate_change, preservation_verdict, rate_interval
@@ -84,6 +85,17 @@ def test_rate_interval_is_clopper_pearson_for_fixed_prompts():
     for hits, n in ((0, 30), (30, 30), (7, 30)):
         found = rate_interval(np.array([hits / n]), n, fixed=True)
         assert found == pytest.approx(proportion_confint(hits, n, method="beta"), abs=1e-9)
+
+
+def test_clustered_intervals_use_korn_and_graubards_effective_size():
+    """Their formula by hand: n over the design effect, times (z / t)^2 for few clusters."""
+    rates = np.array([0.9, 0.8, 1.0, 0.6, 1.0, 0.9, 0.7, 1.0, 0.8, 0.9])
+    mean = rates.mean()
+    design_effect = max(1.0, (rates.var(ddof=1) / 10) / (mean * (1 - mean) / 200))
+    size = 200 / design_effect * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 9)) ** 2
+    expected = proportion_confint(mean * size, size, method="beta")
+    assert design_effect > 1
+    assert rate_interval(rates, 200, fixed=False) == pytest.approx(expected)
 
 
 def test_rate_interval_widens_with_clustering_and_never_closes():
