@@ -35,7 +35,7 @@ SHORT_TRAINING = "--steps 6 --samples.seeds 2 --samples.steps 4".split()
 SHORT_STUDY = [
     word
     for suite in ("trained", "contextual", "held_out", "explicit", "control")
-    for word in f"--suites.{suite}.prompts 6 --suites.{suite}.seeds 4".split()
+    for word in f"--suites.{suite}.prompts 4 --suites.{suite}.seeds 6".split()
 ]
 
 
