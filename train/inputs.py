@@ -18,6 +18,8 @@ from unskew.train.objective import teacher_caption
 from unskew.train.options import TrainSettings
 from unskew.train.rows import Row, load_rows
 
+LOOKED_OVER = 1000
+"""Most steps whose rows are counted for the description."""
 OWN_CHECKPOINTS = ("auto", "never")
 """Values of `resume` that name no checkpoint folder."""
 
@@ -73,7 +75,6 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
     batches, rows = inputs.batches, inputs.rows
     kinds = {kind: sum(row.kind == kind for row in rows) for kind in batches.streams}
     dealt = batches.drawn(settings.steps)
-    window = batches.window_steps()
     lines = [
         f"{settings.dataset}: {len(rows)} rows, {len({row.file for row in rows})} pictures",
         *(
@@ -81,14 +82,14 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
             f"{dealt[kind]} draws in {settings.steps} steps of {batches.size}"
             for kind, count in kinds.items()
         ),
-        f"  every subject shows its target's rates once in {window} steps",
+        f"  every subject shows its target's rates exactly once in {batches.window_steps()} steps",
     ]
-    sample = [r for s in range(min(window, settings.steps)) for r in batches.rows(s)]
-    neutral = [row for row in sample if row.kind == "neutral"]
+    steps = min(settings.steps, LOOKED_OVER)
+    neutral = [r for step in range(steps) for r in batches.rows(step) if r.kind == "neutral"]
     for attribute in inputs.attributes.values():
         shares = zip(attribute.values, shares_dealt(neutral, attribute), strict=True)
-        dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares)
-        lines.append(f"  {attribute.id} in neutral rows of these steps: {dealt_shares}")
+        dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares if share)
+        lines.append(f"  {attribute.id} in {steps} steps: {dealt_shares or 'on no neutral row'}")
     return "\n".join([*lines, *_cut_captions(inputs)])
 
 

@@ -28,7 +28,7 @@ from accelerate.utils import broadcast_object_list
 
 from unskew.adapters import WEIGHTS_FILE, save_adapter
 from unskew.errors import UserError
-from unskew.runs import Run, atomic_path, open_run, sha256_file
+from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
 from unskew.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from unskew.train.inputs import Inputs, check_inputs, describe, input_hashes
@@ -136,7 +136,7 @@ def train_step(training: Training, step: int) -> dict[str, float]:
         losses += zip(part.rows, loss_b.detach(), strict=True)
     parameters = list(t.parameters.values())  # a list: clipping an exhausted iterator clips nothing
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip_norm)
-    loss = torch.stack([loss for _, loss in losses]).mean()
+    loss = t.accelerator.reduce(torch.stack([loss for _, loss in losses]).mean(), "mean")
     check_finite(step, loss, norm, losses)
     rate = learning_rate(step, settings.optimizer, settings.steps)
     for group in t.optimizer.param_groups:
@@ -231,7 +231,11 @@ def finish(training: Training, inputs: Inputs, run: Run | None) -> None:
     if run is None:
         return
     settings, folder = training.settings, training.settings.out / "adapter"
-    extra = {"unskew_attributes": ",".join(settings.attributes), "unskew_base": settings.base}
+    base_sha256 = read_manifest(run.folder)["inputs"]["base"]
+    extra = {
+        "unskew_attributes": ",".join(settings.attributes),
+        "unskew_base_sha256": base_sha256,
+    }
     with atomic_path(folder) as temporary:
         save_adapter(temporary, training.unet, extra)
         proof = prove_adapter(training, inputs.base, temporary)
@@ -257,7 +261,8 @@ def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Acce
     if accelerator.device.type == "cuda":
         memory, where = torch.cuda.max_memory_allocated(), "GPU"
     else:
-        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "this process"
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "this process"
     trained = sum(p.numel() for p in training.parameters.values())
     report = {
         "settings": settings.model_dump(mode="json"),

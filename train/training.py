@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn import Parameter
 
 from unskew.adapters import attach, load_adapter
@@ -114,6 +115,10 @@ def load_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         attach(pipe.unet, **settings.lora.model_dump())
+    for module in pipe.unet.modules():
+        if isinstance(module, BaseTunerLayer):
+            # autocast casts already; peft's detour through fp32 is a quarter of a CPU's step
+            module.cast_input_dtype_enabled = False
     parameters = {name: p for name, p in pipe.unet.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         list(parameters.values()),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -132,10 +133,10 @@ def test_parts_add_up_to_the_whole_batch(argv: Argv, tmp_path: Path) -> None:
     for parts in ("1", "2", "3"):
         out = tmp_path / parts
         assert run_program(lora.main, argv(out, "--batch.accumulation", parts)) == 0
-        lines = (out / "metrics.jsonl").read_text().splitlines()
-        weights.append([json.loads(line)["loss"] for line in lines])
-    assert weights[1] == pytest.approx(weights[0], rel=1e-4)
-    assert weights[2] == pytest.approx(weights[0], rel=1e-4)
+        weights.append(safetensors.torch.load_file(out / "adapter" / WEIGHTS_FILE))
+    for name, whole in weights[0].items():
+        for split in weights[1:]:  # six steps of 2e-3 moved the weights by about 1e-2
+            torch.testing.assert_close(split[name], whole, atol=2e-4, rtol=0)
 
 
 def test_a_dry_run_leaves_nothing(
@@ -237,8 +238,6 @@ def test_training_moves_towards_the_target(argv: Argv, tmp_path: Path) -> None:
 
 def test_half_precision_keeps_the_lora_in_full(argv: Argv, tmp_path: Path) -> None:
     """Under a bf16 base, checkpoint and adapter are fp32 and hold what bf16 could not."""
-    import safetensors.torch
-
     assert run_program(lora.main, argv(tmp_path / "run", "--dtype", "bf16")) == 0
     files = [*(tmp_path / "run").rglob(WEIGHTS_FILE), *(tmp_path / "run").rglob(LORA)]
     for file in files:
