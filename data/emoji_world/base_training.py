@@ -42,7 +42,7 @@ class BaseSettings:
     vae_batch: int = 32
     polish_steps: int = 1200
     """Further steps of the decoder alone, on frozen latents: sharper pictures."""
-    diffusion_steps: int = 4000
+    diffusion_steps: int = 3000
     batch: int = 64
     learning_rate: float = 1e-3
     decay_share: float = 0.25
@@ -57,7 +57,10 @@ class BaseSettings:
 
 
 def build_tokenizer(world: World, folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer whose vocabulary is learnt on the world's own captions."""
+    """A CLIP tokenizer whose vocabulary is learnt on the world's captions, or the folder's own."""
+    if (folder / "vocab.json").exists():  # what a half-trained text model has learnt stays its own
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -74,8 +77,9 @@ def build_tokenizer(world: World, folder: Path) -> CLIPTokenizer:
     )
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=alphabet,
+        # The word-ending letters are listed, because the trainer numbers them in hash order
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *(f"{c}</w>" for c in alphabet)],
         end_of_word_suffix="</w>",
         show_progress=False,
     )

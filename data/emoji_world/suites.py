@@ -96,7 +96,7 @@ def _explicit_scenes(world: World) -> dict[str, Any]:
     return _explicit(["season"], prompts)
 
 
-def _explicit(attributes: list[str], prompts: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _explicit(attributes: list[str], prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "suite": "explicit",
         "role": "explicit",

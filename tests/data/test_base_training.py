@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +67,14 @@ def test_a_stopped_training_of_the_base_ends_in_the_same_place(tmp_path: Path) -
     checkpoint = torch.load(whole / "diffusion" / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] == 4
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         """Stands for a kill after the first checkpoint."""
 
     train_vae(pixels, SMALL, stopped)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(CaptionedDeck, "draw", _draws_until(2 * SMALL.batch, Stopped))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(CaptionedDeck, "draw", _draws_until(2 * SMALL.batch, StoppedError))
         train_diffusion(world, art, vae, tokenizer, SMALL, stopped)
-    _, resumed = train_diffusion(world, art, vae, tokenizer, replace(SMALL), stopped)
+    _, resumed = train_diffusion(world, art, vae, tokenizer, SMALL, stopped)
     for (name, a), b in zip(unet.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
