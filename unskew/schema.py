@@ -97,7 +97,7 @@ def parts(schema: Schema, value: object) -> dict[str, Schema]:
         keys = list(map(str, value)) if isinstance(value, dict) else ["."]
         dotted = any("." in key for key in keys)  # no dotted path leads through such a key
         if _is_model(branch.get("additionalProperties")) and not dotted:
-            return {key: branch["additionalProperties"] for key in keys}
+            return dict.fromkeys(keys, branch["additionalProperties"])
     return {}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.exemplar import fit, fit_folder
 
@@ -89,5 +90,5 @@ def test_a_folder_that_cannot_be_meant_is_refused(
 def test_asking_for_an_attribute_without_labels_is_refused() -> None:
     """It says which attributes its exemplars have."""
     classifier = fit("t", np.stack([picture("red")]), {"subject": ["a"]}, {})
-    with pytest.raises(UserError, match="cannot read 'season'.*subject"):
+    with pytest.raises(UserError, match=r"cannot read 'season'.*subject"):
         classifier.read(np.stack([picture("red")]), ["season"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from unskew.evaluate.generate import Cell, Sampler, draw, missing_batches, plan_batches
 from unskew.pipelines import load_base
 from unskew.prompts import Prompt, prompt_id

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import torch
+
 from unskew.noise import cell_noise
 
 ASK = "from unskew.noise import cell_noise; print(cell_noise([('a mechanic', 3)], (4,)).tolist())"

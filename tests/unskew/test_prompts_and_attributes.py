@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from unskew.attributes import ATTRIBUTES_DIR, load_attribute, target_shares
 from unskew.errors import UserError
 from unskew.prompts import load_suites, prompt_id
@@ -107,7 +108,7 @@ def test_an_asked_value_must_be_one_of_the_attributes(tmp_path: Path) -> None:
 
 def test_an_unknown_suite_names_the_known_ones() -> None:
     """Asking for a suite that the file lacks is answered with those it has."""
-    with pytest.raises(UserError, match="no suite 'heldout'.*held_out"):
+    with pytest.raises(UserError, match=r"no suite 'heldout'.*held_out"):
         load_suites(config_path("prompts/emoji.yaml"), ["heldout"])
 
 
