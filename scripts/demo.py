@@ -26,7 +26,7 @@ from unskew.runs import Terminated
 from unskew.settings import CRASHED, run_program
 
 LAUNCH = (
-    "accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no "
+    "accelerate.commands.launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no "
     "--dynamo_backend no --num_cpu_threads_per_process"
 ).split()
 SAVING_S = 60
@@ -90,8 +90,8 @@ def main(argv: Sequence[str]) -> int:
         seconds.append(time.perf_counter() - started)
         if code != 0:
             print(
-                f"error: stage {number} ended with exit code {code} after {seconds[-1]:.0f} s; its "
-                "messages are above, and the same command goes on from here",
+                f"error: stage {number} ended with exit code {code} after {seconds[-1]:.0f} s, for "
+                "the reason above; the same command then goes on from here",
                 file=sys.stderr,
             )
             return code if code > 1 else CRASHED
