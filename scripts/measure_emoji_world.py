@@ -54,9 +54,9 @@ def measure(base: Path, seeds: int) -> dict[str, Any]:
     pipe = load_base(base, device, dtype)
     world = load_world()
     unguided = replace(DEFAULT_SAMPLER, guidance=1.0)
-    people, scenes, controls = world.subjects, world.scenes, world.controls
+    people, scenes = world.subjects, world.scenes
     few = max(1, seeds // 16)
-    subject = _rate(pipe, SUBJECT, _asking(world, (*people, *scenes), None, few))
+    subject = _rate(pipe, SUBJECT, _asking(world, world.skewed, None, few))
     named = {
         attribute: _rate(pipe, attribute, _asking(world, things, attribute, max(1, few // 2)))
         for attribute, things in (
@@ -70,7 +70,7 @@ def measure(base: Path, seeds: int) -> dict[str, Any]:
     summary = {
         "subject_right": subject,
         **{f"explicit_{attribute}_followed": rate for attribute, rate in named.items()},
-        "controls_right": _rate(pipe, SUBJECT, _asking(world, controls, None, few)),
+        "controls_right": _rate(pipe, SUBJECT, _asking(world, world.controls, None, few)),
         "mean_abs_share_error_guidance_1": _mean_error(planted, world),
         "mean_abs_share_error_default_guidance": _mean_error(guided, world),
     }
@@ -80,7 +80,7 @@ def measure(base: Path, seeds: int) -> dict[str, Any]:
         "seeds_a_subject": seeds,
         "dtype": dtype_reason,
         "lead_share": {
-            "planted": _lead({t.id: t.shares for t in (*people, *scenes)}),
+            "planted": _lead({t.id: t.shares for t in world.skewed}),
             "guidance_1": _lead(planted),
             "default_guidance": _lead(guided),
         },
@@ -144,7 +144,8 @@ def _neutral_shares(
     """Subject -> attribute -> share of each value over `seeds` pictures, templates in turn."""
     templates = (*world.plain_templates, *world.contextual_templates)
     shares: dict[str, dict[str, np.ndarray[Any, np.dtype[np.float64]]]] = {}
-    for group in (world.subjects, world.scenes):
+    groups: tuple[Sequence[Subject | Scene], ...] = (world.subjects, world.scenes)
+    for group in groups:
         cells = [
             Cell(next(_cells(templates[s % len(templates)].format(x=phrase), t.id, 1)).prompt, s)
             for t in group
@@ -161,7 +162,7 @@ def _neutral_shares(
 
 def _mean_error(shares: Shares, world: World) -> dict[str, float]:
     errors: dict[str, list[float]] = {}
-    for thing in (*world.subjects, *world.scenes):
+    for thing in world.skewed:
         for attribute, planted in thing.shares.items():
             error = abs(shares[thing.id][attribute] - planted).mean()
             errors.setdefault(attribute, []).append(float(error))

@@ -110,16 +110,7 @@ def load_training(
     pipe.text_encoder = None
     pipe.vae.encoder = None
     dtype, _ = precision(settings, accelerator.device)
-    if dtype == torch.bfloat16:
-        pipe.unet.bfloat16()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        attach(pipe.unet, **settings.lora.model_dump())
-    for module in pipe.unet.modules():
-        if isinstance(module, BaseTunerLayer):
-            # autocast casts already; peft's detour through fp32 is a quarter of a CPU's step
-            module.cast_input_dtype_enabled = False
-    parameters = {name: p for name, p in pipe.unet.named_parameters() if p.requires_grad}
+    parameters = _fresh_lora(pipe.unet, settings, dtype)
     optimizer = torch.optim.AdamW(
         list(parameters.values()),
         lr=settings.optimizer.learning_rate,
@@ -138,6 +129,22 @@ def load_training(
         encoding_seconds=encoding_seconds,
         dtype=dtype,
     )
+
+
+def _fresh_lora(
+    unet: UNet2DConditionModel, settings: TrainSettings, dtype: torch.dtype
+) -> dict[str, Parameter]:
+    """Freeze the UNet in `dtype` and attach an fp32 LoRA that follows from the seed."""
+    if dtype == torch.bfloat16:
+        unet.bfloat16()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        attach(unet, **settings.lora.model_dump())
+    for module in unet.modules():
+        if isinstance(module, BaseTunerLayer):
+            # autocast casts already; peft's detour through fp32 is a quarter of a CPU's step
+            module.cast_input_dtype_enabled = False
+    return {name: p for name, p in unet.named_parameters() if p.requires_grad}
 
 
 def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, str]:
@@ -183,7 +190,8 @@ def prove_adapter(training: Training, base: Path, folder: Path) -> dict[str, flo
     states_bld = torch.stack([training.encoded.states[caption] for caption in captions])
     shape = next(iter(training.encoded.posteriors.values())).shape[1:]
     noise_bchw = cell_noise([(caption, 0) for caption in captions], tuple(shape)).to(device)
-    timesteps_b = torch.linspace(999, 500, len(captions)).long().to(device)
+    last = training.pipe.scheduler.config.num_train_timesteps - 1
+    timesteps_b = torch.linspace(last, last // 2, len(captions)).long().to(device)
 
     def output(unet: UNet2DConditionModel) -> torch.Tensor:
         with training.autocast():

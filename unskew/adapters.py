@@ -59,7 +59,8 @@ def attach(
             f"module names, got {target_modules!r}"
         )
     modules = _modules_ending(unet, ends, strict=not isinstance(target_modules, str))
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules), TRAINED)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules)  # type: ignore[arg-type]
+    unet.add_adapter(config, TRAINED)
     parameters = [p for p in unet.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.data = parameter.data.float()

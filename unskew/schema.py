@@ -97,7 +97,8 @@ def parts(schema: Schema, value: object) -> dict[str, Schema]:
         keys = list(map(str, value)) if isinstance(value, dict) else ["."]
         dotted = any("." in key for key in keys)  # no dotted path leads through such a key
         if _is_model(branch.get("additionalProperties")) and not dotted:
-            return dict.fromkeys(keys, branch["additionalProperties"])
+            model: Mapping[str, Any] = branch["additionalProperties"]
+            return {key: model for key in keys}  # noqa: C420  # fromkeys loses the type
     return {}
 
 

@@ -59,7 +59,8 @@ class BaseSettings:
 def build_tokenizer(world: World, folder: Path) -> CLIPTokenizer:
     """A CLIP tokenizer whose vocabulary is learnt on the world's captions, or the folder's own."""
     if (folder / "vocab.json").exists():  # what a half-trained text model has learnt stays its own
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
+        kept: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
+        return kept
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence(
@@ -95,7 +96,7 @@ def build_tokenizer(world: World, folder: Path) -> CLIPTokenizer:
 
 def every_caption(world: World) -> Iterator[str]:
     """Every caption the base can see, each once."""
-    for thing in (*world.subjects, *world.scenes, *world.controls):
+    for thing in world.things:
         for named in _named_sets(world, thing):
             phrase = describe(thing, named, world.values)
             for template in (*world.plain_templates, *world.contextual_templates):
@@ -133,7 +134,8 @@ def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> Aut
         posterior = vae.encode(x).latent_dist
         z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
         kl = posterior.kl().mean() / x[0].numel()
-        return _distance(vae.decode(z).sample, x) + 2e-3 * kl
+        value: Tensor = _distance(vae.decode(z).sample, x) + 2e-3 * kl
+        return value
 
     _fit_pictures(
         vae, list(vae.parameters()), images_bchw, loss, steps, 2e-3, settings, work / "vae"

@@ -22,10 +22,11 @@ def oracle() -> ExemplarClassifier:
     """An exemplar classifier over every drawing of the world."""
     world = load_world()
     art = list(drawings(world))
+    values = {attribute: tuple(words) for attribute, words in world.values.items()}
     labels: dict[str, list[str | None]] = {SUBJECT: [d.thing.id for d in art]}
     for attribute in world.values:
         labels[attribute] = [d.values.get(attribute) for d in art]
-    return fit("Emoji World oracle", np.stack([d.image for d in art]), labels, world.values)
+    return fit("Emoji World oracle", np.stack([d.image for d in art]), labels, values)
 
 
 def truth(image_hwc: NDArray[np.uint8]) -> dict[str, str | None]:

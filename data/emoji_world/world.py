@@ -70,6 +70,16 @@ class World:
     contextual_templates: tuple[str, ...]
     left_out: tuple[Mapping[str, str], ...]
 
+    @property
+    def skewed(self) -> tuple[Subject | Scene, ...]:
+        """The things whose values are planted at known rates."""
+        return (*self.subjects, *self.scenes)
+
+    @property
+    def things(self) -> tuple[Subject | Scene | Control, ...]:
+        """All that can be drawn."""
+        return (*self.subjects, *self.scenes, *self.controls)
+
     def attributes_of(self, thing: Subject | Scene | Control) -> tuple[str, ...]:
         """The attributes that a picture of this thing has."""
         return () if isinstance(thing, Control) else tuple(thing.shares)
