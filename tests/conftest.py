@@ -26,6 +26,36 @@ TINY_CONTROLS = ("red apple", "banana", "house")
 PRESENTATIONS = {"woman": "woman", "man": "man", "person": "androgynous"}
 TONES = ("pale", "light", "tan", "brown", "dark")
 
+TINY_VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "latent_channels": 8,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+}
+TINY_TEXT: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "projection_dim": 16,
+}
+SPECIAL = ("bos", "eos", "pad")
+TINY_UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 8,
+    "out_channels": 8,
+    "block_out_channels": (16, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,44 +72,15 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny")
     tokenizer = build_tokenizer(load_world(), folder / "tokenizer")
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=TOKENS,
-        projection_dim=16,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
+    special |= {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipe = StableDiffusionPipeline(
-            vae=AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 2,
-                up_block_types=("UpDecoderBlock2D",) * 2,
-                block_out_channels=(8, 8),
-                layers_per_block=1,
-                latent_channels=8,
-                norm_num_groups=4,
-                sample_size=16,
-            ),
-            text_encoder=CLIPTextModel(text),
+            vae=AutoencoderKL(**TINY_VAE),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**TINY_TEXT, **special)),
             tokenizer=tokenizer,
-            unet=UNet2DConditionModel(
-                sample_size=8,
-                in_channels=8,
-                out_channels=8,
-                block_out_channels=(16, 16),
-                layers_per_block=1,
-                down_block_types=("CrossAttnDownBlock2D",) * 2,
-                up_block_types=("CrossAttnUpBlock2D",) * 2,
-                cross_attention_dim=16,
-                attention_head_dim=2,
-                norm_num_groups=4,
-            ),
+            unet=UNet2DConditionModel(**TINY_UNET),
             scheduler=build_scheduler(),
             safety_checker=None,
             feature_extractor=None,

@@ -31,7 +31,7 @@ from unskew.errors import UserError
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
 from unskew.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from unskew.train.inputs import Inputs, check_inputs, describe, input_hashes
+from unskew.train.inputs import Inputs, captions_of, check_inputs, describe, input_hashes
 from unskew.train.journal import Journal
 from unskew.train.objective import draw_part, row_losses, target_bchw
 from unskew.train.options import OptimizerSettings, TrainSettings
@@ -263,19 +263,23 @@ def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Acce
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "this process"
+    items = [
+        len({r.file for r in some}) + len(set(captions_of(some, settings)))
+        for some in (inputs.rows, rows)
+    ]
     trained = sum(p.numel() for p in training.parameters.values())
     report = {
         "settings": settings.model_dump(mode="json"),
         "trained_parameters": trained,
         "seconds_per_step": round(seconds, 3),
         "seconds_of_training": round(seconds * settings.steps),
-        "seconds_of_encoding": round(training.encoding_seconds * len(inputs.rows) / len(rows)),
+        "seconds_of_encoding": round(training.encoding_seconds * items[0] / items[1]),
         "memory_gib": round(memory / 2**30, 2),
     }
     print(json.dumps(report, indent=2))
     say(
         accelerator,
-        f"{seconds:.2f} s a step, {report['seconds_of_training']} s of steps in all, at most "
+        f"{seconds:.2f} s a step, {report['seconds_of_training']} s of steps in all, "
         f"{report['seconds_of_encoding']} s of encoding; {report['memory_gib']} GiB of {where}; "
         "nothing was written",
     )

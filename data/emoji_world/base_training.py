@@ -40,8 +40,6 @@ class BaseSettings:
     seed: int = 7
     vae_steps: int = 1400
     vae_batch: int = 32
-    polish_steps: int = 1200
-    """Further steps of the decoder alone, on frozen latents: sharper pictures."""
     diffusion_steps: int = 3000
     batch: int = 64
     learning_rate: float = 1e-3
@@ -141,24 +139,6 @@ def train_vae(art: NDArray[np.uint8], settings: BaseSettings, work: Path) -> Aut
         vae, list(vae.parameters()), images_bchw, loss, steps, 2e-3, settings, work / "vae"
     )
     vae.register_to_config(scaling_factor=float(1 / _means(vae, images_bchw).std()))
-    return vae.eval()
-
-
-def polish_decoder(
-    vae: AutoencoderKL, art: NDArray[np.uint8], settings: BaseSettings, work: Path
-) -> AutoencoderKL:
-    """Train the decoder further on the frozen latents; what the UNet has learnt stays valid."""
-    images_bchw = to_minus_one_to_one(art)
-    parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-
-    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
-        with torch.no_grad():
-            posterior = vae.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
-        return _distance(vae.decode(z).sample, x)
-
-    steps = settings.polish_steps
-    _fit_pictures(vae, parameters, images_bchw, loss, steps, 1e-3, settings, work / "polish")
     return vae.eval()
 
 

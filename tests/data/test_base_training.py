@@ -19,9 +19,7 @@ from unskew.data.emoji_world.base_training import (
 )
 from unskew.data.emoji_world.world import load_world
 
-SMALL = BaseSettings(
-    vae_steps=4, vae_batch=2, diffusion_steps=4, batch=2, checkpoint_every=2, polish_steps=2
-)
+SMALL = BaseSettings(vae_steps=4, vae_batch=2, diffusion_steps=4, batch=2, checkpoint_every=2)
 
 
 def test_what_is_shown_follows_the_planted_rates_where_the_caption_is_silent() -> None:
