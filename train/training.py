@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
 from torch.nn import Parameter
 
 from unskew.adapters import attach, load_adapter
@@ -141,7 +141,7 @@ def _fresh_lora(
         torch.manual_seed(settings.seed)
         attach(unet, **settings.lora.model_dump())
     for module in unet.modules():
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, LoraLayer):
             # autocast casts already; peft's detour through fp32 is a quarter of a CPU's step
             module.cast_input_dtype_enabled = False
     return {name: p for name, p in unet.named_parameters() if p.requires_grad}
