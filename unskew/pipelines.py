@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from unskew.errors import UserError
 from unskew.runs import sha256_file
@@ -71,6 +73,8 @@ def check_base(folder: Path) -> dict[str, object]:
 def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
     """The base on its device, in evaluation mode, gradients off. Raises UserError as check_base."""
     check_base(folder)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipe = StableDiffusionPipeline.from_pretrained(
