@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -78,6 +79,7 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         log_with=None if settings.tracker == "none" else settings.tracker,
         project_dir=settings.out,
     )
+    take_cores(accelerator)
     ways = accelerator.num_processes * settings.batch.accumulation
     if settings.batch.size % ways:
         raise UserError(
@@ -85,6 +87,17 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             f"batch.accumulation {settings.batch.accumulation}), got {settings.batch.size}"
         )
     return accelerator
+
+
+def take_cores(accelerator: Accelerator) -> None:
+    """Undo what `accelerate launch` does on a CPU: it leaves a process one thread.
+
+    Each process of this machine then takes its share of the cores, as `python train/lora.py` does.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by the launcher alone
+    if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def load_training(

@@ -20,6 +20,8 @@ TINY: dict[str, Any] = {
     "tracker": "none",
     "lora": {"rank": 4, "alpha": 8, "target_modules": "attention"},
     "batch": {"size": 12, "accumulation": 1, "neutral_share": 0.5, "control_share": 0.25},
+    "objective": {"target": "explicit", "timesteps": "high_noise"},
+    "optimizer": {"learning_rate": 2.0e-3, "warmup_steps": 2, "clip_norm": 1.0},
     "checkpoints": {"every": 2, "keep": 3},
     "samples": {"every": 0, "prompts": ["a mechanic"], "seeds": 2, "steps": 2},
 }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from unskew.adapters import WEIGHTS_FILE
@@ -244,6 +245,24 @@ def test_half_precision_keeps_the_lora_in_full(argv: Argv, tmp_path: Path) -> No
         tensors = safetensors.torch.load_file(file).values()
         assert {t.dtype for t in tensors} == {torch.float32}
         assert any(not torch.equal(t, t.bfloat16().float()) for t in tensors)
+
+
+def test_accelerate_launch_costs_no_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher's one thread is undone; one thread that the user asked for stays."""
+    threads, accelerator = torch.get_num_threads(), Accelerator(cpu=True)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        training.take_cores(accelerator)
+        assert torch.get_num_threads() == threads
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        training.take_cores(accelerator)
+        assert torch.get_num_threads() == 6
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        training.take_cores(accelerator)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
