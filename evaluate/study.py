@@ -31,6 +31,7 @@ from unskew.evaluate.generate import (
     missing_batches,
     plan_batches,
 )
+from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Margins, Results, StudyPlan, summarise, write_results
 from unskew.pipelines import (
@@ -138,6 +139,9 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
     ) as run:
         _draw_arms(settings, cells, run, device, dtype)
         results = _judge(settings, plan, cells, classifier, run)
+        neutral = [cell for cell in cells if plan.suite_roles[cell.prompt.suite] == "neutral"]
+        if neutral:
+            write_pairs(plan.arms, neutral, run.folder / "images", run.folder / "pairs.png")
         report = write_report(run.folder)
         run.finish("complete", {"seconds": round(time.perf_counter() - started, 1)})
     print(f"report: {report}")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from unskew.adapters import attach, save_adapter
 from unskew.evaluate.paired import main
@@ -107,6 +108,8 @@ def test_an_adapter_at_weight_1_changes_pictures(study: Path) -> None:
     pairs = [(drawn[f"base/{n}"], drawn[f"adapter/{n}"]) for n in _names(drawn)]
     assert all(before != after for before, after in pairs)
     assert (study.parent / "study" / "report.html").stat().st_size > 10_000
+    with Image.open(study.parent / "study" / "pairs.png") as grid:
+        assert grid.size == (3 * 16, 4 * (2 * 16 + 20))
 
 
 def _names(drawn: dict[str, bytes]) -> list[str]:
