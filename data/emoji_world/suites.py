@@ -89,9 +89,11 @@ def _explicit_people(world: World) -> dict[str, Any]:
 
 
 def _explicit_scenes(world: World) -> dict[str, Any]:
+    """Every scene and season in all templates: enough pictures for a loss of 3 points to show."""
     prompts = []
-    for scene, season in product(world.scenes, world.values["season"]):
-        text = describe(scene, {"season": season}, world.values)
+    templates = (*world.plain_templates, *world.contextual_templates)
+    for scene, season, template in product(world.scenes, world.values["season"], templates):
+        text = template.format(x=describe(scene, {"season": season}, world.values))
         prompts.append({"subject": scene.id, "text": text, "asked": {"season": season}})
     return _explicit(["season"], prompts)
 
