@@ -128,6 +128,7 @@ def _end_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
                 time.sleep(0.1)
         finally:
             os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def _words(options: Mapping[str, Path]) -> list[str]:

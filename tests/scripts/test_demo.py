@@ -19,7 +19,8 @@ if len(sys.argv) == 2:  # like a launcher that waits and hands no signal on
     subprocess.Popen([sys.executable, __file__, str(folder), "worker"]).wait()
 else:
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a background shell leaves SIGINT ignored
+            signal.signal(number, signal.default_int_handler)
         (folder / "begun").touch()
         time.sleep(60)
     except KeyboardInterrupt:
