@@ -10,6 +10,7 @@ The same command again goes on from its last checkpoint in `runs/emoji-world`. S
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -74,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
     )
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(arguments.out, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt"):  # CLIP's own files, for loaders that want them
+        shutil.copyfile(work / "tokenizer" / name, arguments.out / "tokenizer" / name)
     figures = measure(arguments.out, arguments.measure_seeds)
     trained = {f.name: getattr(settings, f.name) for f in fields(settings)}
     write_json_atomic(
