@@ -112,27 +112,29 @@ def _cells(text: str, subject: str, seeds: int) -> Iterator[Cell]:
 
 
 def _rate(pipe: StableDiffusionPipeline, attribute: str, asked: list[tuple[Cell, str]]) -> float:
-    shown = _read(pipe, [cell for cell, _ in asked], attribute, DEFAULT_SAMPLER)
+    shown = _read(pipe, [cell for cell, _ in asked], [attribute], DEFAULT_SAMPLER)[attribute]
     return float(
         np.mean([value == wanted for value, (_, wanted) in zip(shown, asked, strict=True)])
     )
 
 
 def _read(
-    pipe: StableDiffusionPipeline, cells: list[Cell], attribute: str, sampler: Sampler
-) -> list[str | None]:
-    """The oracle's value for every cell's picture, None where it is unreadable."""
+    pipe: StableDiffusionPipeline,
+    cells: list[Cell],
+    attributes: Sequence[str],
+    sampler: Sampler,
+) -> dict[str, list[str | None]]:
+    """The oracle's values for every cell's picture, by attribute; None where it is unreadable."""
     states = TextStates(pipe, sampler.guidance > 1)
-    shown: list[str | None] = []
+    shown: dict[str, list[str | None]] = {attribute: [] for attribute in attributes}
     for number, part in enumerate(plan_batches(cells, sampler.batch)):
         images = draw_batch(pipe, part, sampler, states([cell.prompt.text for cell in part]))
-        reading = oracle().read(images, [attribute])[attribute]
-        shown += [reading.values[k] if k >= 0 else None for k in reading.value_n]
+        for attribute, reading in oracle().read(images, attributes).items():
+            shown[attribute] += [reading.values[k] if k >= 0 else None for k in reading.value_n]
         if number % 10 == 0:
-            print(
-                f"{attribute}: {len(shown)} of {len(cells)} pictures", file=sys.stderr, flush=True
-            )
-    return shown[: len(cells)]
+            done = number * sampler.batch
+            print(f"{', '.join(attributes)}: {done} of {len(cells)}", file=sys.stderr, flush=True)
+    return {attribute: values[: len(cells)] for attribute, values in shown.items()}
 
 
 Shares = Mapping[str, Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]]
@@ -152,8 +154,9 @@ def _neutral_shares(
             for phrase in [describe(t, {}, world.values)]
             for s in range(seeds)
         ]
-        for attribute in world.attributes_of(group[0]):
-            shown = np.array(_read(pipe, cells, attribute, sampler)).reshape(len(group), seeds)
+        read = _read(pipe, cells, world.attributes_of(group[0]), sampler)
+        for attribute, values in read.items():
+            shown = np.array(values).reshape(len(group), seeds)
             for thing, row in zip(group, shown, strict=True):
                 counts = np.array([(row == value).sum() for value in world.values[attribute]])
                 shares.setdefault(thing.id, {})[attribute] = counts / max(1, counts.sum())
