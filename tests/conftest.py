@@ -16,6 +16,10 @@ import torch
 from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Models this small gain nothing from threads, and where another program holds a core, threads that
+# wait for each other at every operation make minutes of seconds. Children inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # A loaded machine is no failure, so no deadline for an example.
 hypothesis.settings.register_profile("unskew", deadline=None, derandomize=True)

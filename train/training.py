@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -73,6 +74,7 @@ class Training:
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
     """Accelerate's view of this process. Raises UserError when the batch does not divide."""
+    stay_on_loopback()
     accelerator = Accelerator(
         mixed_precision="no",  # autocast is ours: the teacher's pass needs it too
         gradient_accumulation_steps=settings.batch.accumulation,
@@ -87,6 +89,17 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
             f"batch.accumulation {settings.batch.accumulation}), got {settings.batch.size}"
         )
     return accelerator
+
+
+def stay_on_loopback() -> None:
+    """Let the processes of one machine meet on its loopback interface.
+
+    Gloo takes the interface of the machine's own name; where that leads outside and is filtered,
+    the processes wait for each other until a timeout of half an hour.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" and processes == os.environ.get("LOCAL_WORLD_SIZE"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
 
 
 def take_cores(accelerator: Accelerator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,16 +22,34 @@ from unskew.train import lora
 pytestmark = pytest.mark.slow
 Argv = Callable[..., list[str]]
 PROGRAM = str(Path(lora.__file__))
+PATIENCE_S = 300
+"""Far over what any of these takes: one that hangs fails by name, with what it said."""
 
 
 def start(words: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, PROGRAM, *words], stderr=subprocess.PIPE)
+    return start_python([PROGRAM, *words])
+
+
+def start_python(words: list[str]) -> subprocess.Popen[bytes]:
+    """A child in a process group of its own, which shows where it stands when it is aborted."""
+    command = [sys.executable, "-X", "faulthandler", *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def run(words: list[str]) -> None:
     process = start(words)
-    _, said = process.communicate()
-    assert process.returncode == 0, said.decode()
+    assert end(process) == 0, "see the run's stderr above"
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end, print what was said, and return the exit code."""
+    try:
+        _, said = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGABRT)
+        _, said = process.communicate()
+    print(said.decode())
+    return process.returncode
 
 
 def adapter(out: Path) -> bytes:
@@ -38,12 +57,15 @@ def adapter(out: Path) -> bytes:
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    patience = time.monotonic() + PATIENCE_S
     while not path.exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None and time.monotonic() < patience, end(process)
         time.sleep(0.01)
 
 
-def test_killed_at_any_point_it_ends_in_the_same_bits(argv: Argv, tmp_path: Path) -> None:
+def test_killed_at_any_point_it_ends_in_the_same_bits(
+    argv: Argv, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """SIGKILL while encoding, and again after a checkpoint; then the same command to the end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(argv(whole, "--steps", "30"))
@@ -56,9 +78,8 @@ def test_killed_at_any_point_it_ends_in_the_same_bits(argv: Argv, tmp_path: Path
         assert read_manifest(killed)["status"] == "running"
         assert not (killed / "adapter").exists()
     process = start(words)
-    _, said = process.communicate()
-    assert process.returncode == 0
-    assert b"going on from" in said
+    assert end(process) == 0
+    assert "going on from" in capfd.readouterr().out
     assert read_manifest(killed)["status"] == "complete"
     assert adapter(killed) == adapter(whole)
 
@@ -72,23 +93,28 @@ def test_signals_end_with_their_exit_code(
     process = start(argv(out, "--steps", "2000", "--checkpoints.every", "5"))
     wait_for(out / "checkpoints" / "step-000005", process)
     process.send_signal(number)
-    process.communicate()
-    assert process.returncode == code
+    assert end(process) == code
     assert read_manifest(out)["status"] == "interrupted"
 
 
-def test_two_processes_train_as_one_does_in_two_parts(argv: Argv, tmp_path: Path) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_two_processes_train_as_one_does_in_two_parts(
+    argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Launched as two processes, it gives the weights of one with accumulation 2."""
     one, two = tmp_path / "one", tmp_path / "two"
     run(argv(one, "--batch.accumulation", "2"))
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launch, PROGRAM, *argv(two)],
-        capture_output=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()}".split()
+    launched = start_python([*launch, PROGRAM, *argv(two)])
+    assert end(launched) == 0
     assert read_manifest(two)["facts"]["processes"] == 2
     ours, theirs = (safetensors.torch.load(adapter(out)) for out in (one, two))
     for name in ours:
