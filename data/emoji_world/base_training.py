@@ -50,6 +50,9 @@ class BaseSettings:
     """Share of examples drawn from the timesteps over 700; the rest from all of them."""
     explicit_share: float = 0.7
     """Share of person and scene captions that name a value, drawn uniformly over the values."""
+    last_explicit_share: float = 0.3
+    """The same while the learning rate falls: explicit words are followed by then, and the planted
+    rates need neutral captions, or the leading value is drawn too often."""
     caption_dropout: float = 0.1
     checkpoint_every: int = 250
 
@@ -246,8 +249,11 @@ class CaptionedDeck:
             key = (drawing.thing.id, tuple(drawing.values.values()))
             self.rows.setdefault(key, []).append(row)
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, str]:
-        """One example: the row of a drawing, and a caption ("" when it is dropped)."""
+    def draw(self, rng: np.random.Generator, explicit_share: float) -> tuple[int, str]:
+        """One example: the row of a drawing, and a caption ("" when it is dropped).
+
+        `explicit_share` of the captions of people and scenes name a value.
+        """
         world = self.world
         kind = rng.random()
         things: tuple[Subject | Scene | Control, ...] = (
@@ -255,7 +261,7 @@ class CaptionedDeck:
         )
         thing = things[rng.integers(len(things))]
         attributes = world.attributes_of(thing)
-        named = self._named(rng, attributes)
+        named = self._named(rng, attributes, explicit_share)
         values = []
         for attribute in attributes:
             shares = None if attribute in named else thing.shares[attribute]  # type: ignore[union-attr]
@@ -269,9 +275,11 @@ class CaptionedDeck:
         phrase = describe(thing, spelt, world.values)
         return row, templates[rng.integers(len(templates))].format(x=phrase)
 
-    def _named(self, rng: np.random.Generator, attributes: tuple[str, ...]) -> set[str]:
+    def _named(
+        self, rng: np.random.Generator, attributes: tuple[str, ...], explicit_share: float
+    ) -> set[str]:
         """Which attributes the caption names: none, or any non-empty subset of them."""
-        if not attributes or rng.random() >= self.settings.explicit_share:
+        if not attributes or rng.random() >= explicit_share:
             return set()
         subset = rng.integers(1, 2 ** len(attributes))
         return {a for bit, a in enumerate(attributes) if subset >> bit & 1}
@@ -303,7 +311,10 @@ def train_diffusion(
     def step(number: int) -> float:
         rng = np.random.default_rng([settings.seed, number])
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
-        rows, captions = zip(*(deck.draw(rng) for _ in range(settings.batch)), strict=True)
+        falling = number >= (1 - settings.decay_share) * settings.diffusion_steps
+        explicit = settings.last_explicit_share if falling else settings.explicit_share
+        drawn = (deck.draw(rng, explicit) for _ in range(settings.batch))
+        rows, captions = zip(*drawn, strict=True)
         index = torch.tensor(rows)
         tokens_bl = tokenizer(
             list(captions), padding="max_length", truncation=True, return_tensors="pt"

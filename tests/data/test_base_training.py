@@ -30,7 +30,7 @@ def test_what_is_shown_follows_the_planted_rates_where_the_caption_is_silent() -
     rng = np.random.default_rng(0)
     shown: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for _ in range(30_000):
-        row, caption = deck.draw(rng)
+        row, caption = deck.draw(rng, 0.7)
         drawing = art[row]
         if caption and "presentation" in drawing.values:
             value = drawing.values["presentation"]
@@ -80,10 +80,12 @@ def test_a_stopped_training_of_the_base_ends_in_the_same_place(tmp_path: Path) -
 def _draws_until(count: int, error: type[Exception]) -> object:
     real, drawn = CaptionedDeck.draw, [0]
 
-    def draw(self: CaptionedDeck, rng: np.random.Generator) -> tuple[int, str]:
+    def draw(
+        self: CaptionedDeck, rng: np.random.Generator, explicit_share: float
+    ) -> tuple[int, str]:
         drawn[0] += 1
         if drawn[0] > count:
             raise error
-        return real(self, rng)
+        return real(self, rng, explicit_share)
 
     return draw
