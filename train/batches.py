@@ -15,7 +15,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Self
@@ -30,6 +30,10 @@ from unskew.train.rows import Kind, Row
 
 Combination = tuple[str, ...]
 """One value of each attribute that a subject has, in the attributes' order."""
+
+
+MOST_COPIES = 10
+"""How much more often than another subject one may come for the sake of its attribute's words."""
 
 
 @lru_cache(maxsize=4096)
@@ -50,6 +54,11 @@ class Deck:
     """One pass, before it is shuffled; a combination stands in it as often as the target asks."""
     rows: Mapping[Combination, tuple[Row, ...]]
     seed: int
+
+    @property
+    def attribute_ids(self) -> tuple[str, ...]:
+        """The attributes that the subject has."""
+        return tuple(next(iter(self.rows.values()))[0].values)
 
     def row(self, draw: int) -> Row:
         """The row of this deck's draw number 0, 1, 2, ..."""
@@ -116,7 +125,9 @@ class Batches:
                 )
             if chosen:
                 run = settings.draws_per_subject if kind == "neutral" else 1
-                streams[kind] = Stream(kind, build_decks(chosen, attributes, seed), run, seed)
+                decks = build_decks(chosen, attributes, seed)
+                decks = even_out(decks) if kind == "explicit" else decks
+                streams[kind] = Stream(kind, decks, run, seed)
         return cls(
             settings.size,
             Fraction(settings.neutral_share).limit_denominator(1000),
@@ -186,6 +197,25 @@ def build_decks(
         dealt = {combination: tuple(cells[combination]) for combination in set(cards)}
         decks.append(Deck(subject, cards, dealt, seed))
     return tuple(decks)
+
+
+def even_out(decks: Sequence[Deck]) -> tuple[Deck, ...]:
+    """Let decks of few subjects come more often, until all sets of attributes come about equally.
+
+    What a value's word means is kept by the explicit captions that name it, whichever subject they
+    are about: three scenes among forty occupations would leave "snowy" too few of them. A deck that
+    comes again is shuffled on its own.
+    """
+    groups: dict[Combination, list[Deck]] = {}
+    for deck in decks:
+        groups.setdefault(deck.attribute_ids, []).append(deck)
+    most = max(len(group) for group in groups.values())
+    return tuple(
+        replace(deck, name=f"{deck.name} {copy}" if copy else deck.name)
+        for group in groups.values()
+        for copy in range(min(MOST_COPIES, most // len(group)))
+        for deck in group
+    )
 
 
 def pass_of(attributes: Sequence[Attribute]) -> tuple[Combination, ...]:

@@ -73,14 +73,14 @@ def captions_of(rows: tuple[Row, ...], settings: TrainSettings) -> Iterator[str]
 def describe(settings: TrainSettings, inputs: Inputs) -> str:
     """What will be trained on, for a person to look over."""
     batches, rows = inputs.batches, inputs.rows
-    kinds = {kind: sum(row.kind == kind for row in rows) for kind in batches.streams}
+    kinds = {kind: [row for row in rows if row.kind == kind] for kind in batches.streams}
     dealt = batches.drawn(settings.steps)
     lines = [
         f"{settings.dataset}: {len(rows)} rows, {len({row.file for row in rows})} pictures",
         *(
-            f"  {kind}: {count} rows of {len(batches.streams[kind].decks)} subjects, "
+            f"  {kind}: {len(some)} rows of {len({row.subject for row in some})} subjects, "
             f"{dealt[kind]} draws in {settings.steps} steps of {batches.size}"
-            for kind, count in kinds.items()
+            for kind, some in kinds.items()
         ),
         f"  every subject shows its target's rates exactly once in {batches.window_steps()} steps",
     ]

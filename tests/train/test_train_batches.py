@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_subjects_take_turns(run: int) -> None:
     assert set(Counter(row.subject for row in turn).values()) == {run}
     whole = [stream.row(draw) for draw in range(7 * 15 * run)]
     assert set(Counter(row.line for row in whole).values()) == {run}
+
+
+def test_explicit_captions_name_few_subjects_attributes_as_often() -> None:
+    """Two scenes beside eight people: half of the explicit rows are scenes', at even rates."""
+    season = {"season": attribute("season", [0.5, 0.5])}
+    scenes = [
+        replace(row, subject=f"scene {row.subject}") for row in rows_of(2, season, "explicit")
+    ]
+    rows = [*rows_of(8, PEOPLE), *rows_of(8, PEOPLE, "explicit"), *scenes]
+    dealt = Batches.of(rows, settings(neutral_share=0.0, control_share=0.0), PEOPLE | season, 0)
+    drawn = [row for step in range(32) for row in dealt.rows(step)]
+    of_scenes = [row for row in drawn if "season" in row.values]
+    assert len(of_scenes) == len(drawn) / 2
+    np.testing.assert_allclose(shares_dealt(of_scenes, season["season"]), [0.5, 0.5])
 
 
 def test_batches_have_no_memory() -> None:
