@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,3 +277,27 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert 0 < rates[-1] < 1e-3
     flat = lora.learning_rate(0, settings.model_copy(update={"warmup_steps": 0}), 200)
     assert flat == 1.0
+
+
+@pytest.mark.parametrize(
+    ("processes", "chosen", "expected"),
+    [
+        (("1", "1"), None, False),
+        (("2", "2"), None, True),
+        (("4", "2"), None, False),
+        (("2", "2"), "eth7", False),
+    ],
+)
+def test_processes_of_one_machine_meet_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, processes: tuple[str, str], chosen: str | None, expected: bool
+) -> None:
+    """Only where all of them are on this machine, and never over the user's own choice."""
+    for name, value in zip(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), processes, strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", chosen or "unset")
+    if chosen is None:
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    training.stay_on_loopback()
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    assert (os.environ.get("GLOO_SOCKET_IFNAME") == loopback) == expected
+    assert chosen is None or os.environ["GLOO_SOCKET_IFNAME"] == chosen
