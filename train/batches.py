@@ -204,9 +204,9 @@ def even_out(decks: Sequence[Deck]) -> tuple[Deck, ...]:
 
     What a value's word means is kept by the explicit captions that name it, whichever subject they
     are about: three scenes among forty occupations would leave "snowy" too few of them. A deck that
-    comes again is shuffled on its own.
+    comes again is shuffled on its own, and none comes more than MOST_COPIES times.
     """
-    groups: dict[Combination, list[Deck]] = {}
+    groups: dict[tuple[str, ...], list[Deck]] = {}
     for deck in decks:
         groups.setdefault(deck.attribute_ids, []).append(deck)
     most = max(len(group) for group in groups.values())

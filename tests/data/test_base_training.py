@@ -53,6 +53,29 @@ def test_the_last_timestep_is_pure_noise() -> None:
 
 
 @pytest.mark.slow
+def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> None:
+    """The last quarter of the steps is drawn at the last explicit share, the others at the first."""
+    world = load_world()
+    art = list(drawings(world))
+    vae = train_vae(np.stack([d.image for d in art]), SMALL, tmp_path)
+    tokenizer = build_tokenizer(world, tmp_path / "tokenizer")
+    asked: list[float] = []
+    real = CaptionedDeck.draw
+
+    def draw(
+        self: CaptionedDeck, rng: np.random.Generator, explicit_share: float
+    ) -> tuple[int, str]:
+        asked.append(explicit_share)
+        return real(self, rng, explicit_share)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CaptionedDeck, "draw", draw)
+        train_diffusion(world, art, vae, tokenizer, SMALL, tmp_path)
+    first, last = SMALL.explicit_share, SMALL.last_explicit_share
+    assert asked == [first] * (3 * SMALL.batch) + [last] * SMALL.batch
+
+
+@pytest.mark.slow
 def test_a_stopped_training_of_the_base_ends_in_the_same_place(tmp_path: Path) -> None:
     """Two steps, a stop and two more give the weights of four steps."""
     world = load_world()

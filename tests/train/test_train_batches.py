@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from unskew.attributes import Attribute, load_attribute
 from unskew.errors import UserError
-from unskew.train.batches import Batches, Stream, build_decks, pass_of, shares_dealt, shuffled
+from unskew.train.batches import (
+    MOST_COPIES,
+    Batches,
+    Stream,
+    build_decks,
+    even_out,
+    pass_of,
+    shares_dealt,
+    shuffled,
+)
 from unskew.train.options import BatchSettings
 from unskew.train.rows import Kind, Row
 
@@ -123,6 +132,17 @@ def test_explicit_captions_name_few_subjects_attributes_as_often() -> None:
     of_scenes = [row for row in drawn if "season" in row.values]
     assert len(of_scenes) == len(drawn) / 2
     np.testing.assert_allclose(shares_dealt(of_scenes, season["season"]), [0.5, 0.5])
+
+
+def test_one_subject_alone_does_not_flood_the_explicit_rows() -> None:
+    """A subject with attributes of its own comes at most MOST_COPIES times as often as another."""
+    season = {"season": attribute("season", [0.5, 0.5])}
+    market = [replace(row, subject="market") for row in rows_of(1, season, "explicit")]
+    (alone,) = build_decks(market, season, seed=0)
+    people = build_decks(rows_of(3 * MOST_COPIES, PEOPLE, "explicit"), PEOPLE, seed=0)
+    evened = even_out([alone, *people])
+    assert len(evened) == len(people) + MOST_COPIES
+    assert len({deck.name for deck in evened}) == len(evened)
 
 
 def test_batches_have_no_memory() -> None:
