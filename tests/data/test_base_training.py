@@ -54,7 +54,7 @@ def test_the_last_timestep_is_pure_noise() -> None:
 
 @pytest.mark.slow
 def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> None:
-    """The last quarter of the steps is drawn at the last explicit share, the others at the first."""
+    """The last quarter of the steps draws at the last explicit share, the others at the first."""
     world = load_world()
     art = list(drawings(world))
     vae = train_vae(np.stack([d.image for d in art]), SMALL, tmp_path)
