@@ -103,6 +103,7 @@ def train(training: Training, first: int) -> None:
                 save_checkpoint(folder, done, training.parameters, training.optimizer, keep)
                 journal.leave_out()
             if stopping:
+                say(accelerator, f"stopped: {done} steps are saved; the same command goes on")
                 raise stop.error()
         if settings.samples.every and main_process:
             draw_samples(training, settings.steps)

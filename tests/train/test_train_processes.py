@@ -86,14 +86,19 @@ def test_killed_at_any_point_it_ends_in_the_same_bits(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_with_their_exit_code(
-    argv: Argv, tmp_path: Path, number: signal.Signals, code: int
+    argv: Argv,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The step is finished and saved, and the manifest says interrupted."""
+    """The step is finished and saved, which is said, and the manifest says interrupted."""
     out = tmp_path / "run"
     process = start(argv(out, "--steps", "2000", "--checkpoints.every", "5"))
     wait_for(out / "checkpoints" / "step-000005", process)
     process.send_signal(number)
     assert end(process) == code
+    assert "steps are saved; the same command goes on" in capfd.readouterr().out
     assert read_manifest(out)["status"] == "interrupted"
 
 
