@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from unskew.data.emoji_world.art import drawings
 from unskew.data.emoji_world.base_training import (
@@ -43,6 +43,8 @@ class Arguments:
     """Checkpoints; the same folder again goes on where it stopped."""
     out: Path = BASE_DIR
     """Where the finished diffusers folder goes."""
+    vae: Path | None = None
+    """A finished autoencoder's folder to take over, such as `data/emoji_world/base/vae`."""
     assemble: bool = False
     """Do not train the diffusion model further: build and measure from its newest checkpoint."""
     measure_seeds: int = 64
@@ -57,7 +59,11 @@ def main(argv: Sequence[str]) -> int:
     art = list(drawings(world))
     work, settings = arguments.work, arguments.base
     tokenizer = build_tokenizer(world, work / "tokenizer")
-    vae = train_vae(np.stack([d.image for d in art]), settings, work)
+    if arguments.vae:
+        vae = AutoencoderKL.from_pretrained(arguments.vae, torch_dtype=torch.float32).eval()
+    else:
+        vae = train_vae(np.stack([d.image for d in art]), settings, work)
+    vae.half().float()  # the UNet learns the latents of the weights that are shipped
     if arguments.assemble:
         steps, text_encoder, unet = load_ema(tokenizer, settings, work)
     else:
