@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.assemble:
         steps, text_encoder, unet = load_ema(tokenizer, settings, work)
     else:
-        steps = settings.diffusion_steps
+        steps = settings.diffusion_steps + settings.settle_steps
         text_encoder, unet = train_diffusion(world, art, vae, tokenizer, settings, work)
     pipe = StableDiffusionPipeline(
         vae=vae,

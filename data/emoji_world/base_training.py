@@ -53,6 +53,12 @@ class BaseSettings:
     last_explicit_share: float = 0.3
     """The same while the learning rate falls: explicit words are followed by then, and the planted
     rates need neutral captions, or the leading value is drawn too often."""
+    settle_steps: int = 600
+    """Steps after that, from the averaged weights, which learn the planted rates; 0 for none."""
+    settle_learning_rate: float = 5e-4
+    settle_explicit_share: float = 0.15
+    settle_high_noise_share: float = 0.8
+    """Of the same timesteps over 700, where a picture's values are decided."""
     caption_dropout: float = 0.1
     checkpoint_every: int = 250
 
@@ -293,26 +299,90 @@ def train_diffusion(
     settings: BaseSettings,
     work: Path,
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
-    """Train text model and UNet together; returns their exponential moving averages."""
+    """Train text model and UNet together, then settle them; returns their moving averages."""
     text_encoder, unet = build_text_and_unet(tokenizer, settings)
     unet.to(memory_format=torch.channels_last)
-    both = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
-    parameters = list(both.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=1e-2, betas=(0.9, 0.99))
-    ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=False, foreach=True)
-    noise_schedule = build_scheduler()
-    deck = CaptionedDeck(world, art, settings)
+    parts = to_minus_one_to_one(np.stack([d.image for d in art])).split(64)
     with torch.no_grad():
-        parts = to_minus_one_to_one(np.stack([d.image for d in art])).split(64)
         posteriors = [vae.encode(part).latent_dist for part in parts]
     mean_nchw = torch.cat([p.mean for p in posteriors]) * vae.config.scaling_factor
     std_nchw = torch.cat([p.std for p in posteriors]) * vae.config.scaling_factor
+    deck = CaptionedDeck(world, art, settings)
+    for stage in _stages(settings):
+        _fit_stage(
+            stage, text_encoder, unet, tokenizer, deck, mean_nchw, std_nchw, settings, work
+        )
+    return text_encoder.eval(), unet.eval()
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stretch of training with an optimizer and averages of its own."""
+
+    name: str
+    steps: int
+    first: int
+    """Steps of the stages before it: no step draws what another one drew."""
+    learning_rate: float
+    decay_share: float
+    warm_up: int
+    explicit_share: float
+    last_explicit_share: float
+    high_noise_share: float
+    ema_decay: float
+
+
+def _stages(settings: BaseSettings) -> tuple[_Stage, ...]:
+    learning = _Stage(
+        name="diffusion",
+        steps=settings.diffusion_steps,
+        first=0,
+        learning_rate=settings.learning_rate,
+        decay_share=settings.decay_share,
+        warm_up=200,
+        explicit_share=settings.explicit_share,
+        last_explicit_share=settings.last_explicit_share,
+        high_noise_share=settings.high_noise_share,
+        ema_decay=settings.ema_decay,
+    )
+    settling = _Stage(
+        name="settle",
+        steps=settings.settle_steps,
+        first=settings.diffusion_steps,
+        learning_rate=settings.settle_learning_rate,
+        decay_share=1.0,
+        warm_up=20,
+        explicit_share=settings.settle_explicit_share,
+        last_explicit_share=settings.settle_explicit_share,
+        high_noise_share=settings.settle_high_noise_share,
+        ema_decay=0.99,
+    )
+    return (learning, settling) if settling.steps else (learning,)
+
+
+def _fit_stage(
+    stage: _Stage,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    tokenizer: CLIPTokenizer,
+    deck: CaptionedDeck,
+    mean_nchw: Tensor,
+    std_nchw: Tensor,
+    settings: BaseSettings,
+    work: Path,
+) -> None:
+    """Run one stage and leave its moving averages in the two models."""
+    both = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+    parameters = list(both.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=1e-2, betas=(0.9, 0.99))
+    ema = EMAModel(parameters, decay=stage.ema_decay, use_ema_warmup=False, foreach=True)
+    noise_schedule = build_scheduler()
 
     def step(number: int) -> float:
-        rng = np.random.default_rng([settings.seed, number])
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
-        falling = number >= (1 - settings.decay_share) * settings.diffusion_steps
-        explicit = settings.last_explicit_share if falling else settings.explicit_share
+        rng = np.random.default_rng([settings.seed, stage.first + number])
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + stage.first + number)
+        falling = number >= (1 - stage.decay_share) * stage.steps
+        explicit = stage.last_explicit_share if falling else stage.explicit_share
         drawn = (deck.draw(rng, explicit) for _ in range(settings.batch))
         rows, captions = zip(*drawn, strict=True)
         index = torch.tensor(rows)
@@ -323,7 +393,7 @@ def train_diffusion(
         latents = mean_nchw[index] + std_nchw[index] * torch.randn(shape, generator=generator)
         noise = torch.randn(shape, generator=generator)
         t_b = torch.randint(1000, (settings.batch,), generator=generator)
-        high = torch.rand(settings.batch, generator=generator) < settings.high_noise_share
+        high = torch.rand(settings.batch, generator=generator) < stage.high_noise_share
         t_b = torch.where(high, 700 + t_b * 300 // 1000, t_b)
         noisy = noise_schedule.add_noise(latents, noise, t_b)
         target = noise_schedule.get_velocity(latents, noise, t_b)
@@ -331,15 +401,14 @@ def train_diffusion(
             states_bld = text_encoder(tokens_bl).last_hidden_state
             predicted = unet(noisy.to(memory_format=torch.channels_last), t_b, states_bld).sample
         loss = F.mse_loss(predicted.float(), target)
-        warm_flat_fall = _warm_flat_fall(number, settings.diffusion_steps, settings.decay_share)
-        _update(optimizer, parameters, loss, settings.learning_rate * warm_flat_fall)
+        share = _warm_flat_fall(number, stage.steps, stage.decay_share, stage.warm_up)
+        _update(optimizer, parameters, loss, stage.learning_rate * share)
         ema.step(parameters)
         return float(loss.detach())
 
     state = {"model": both, "optimizer": optimizer, "ema": ema}
-    _run_steps(work / "diffusion", settings.diffusion_steps, settings.checkpoint_every, state, step)
+    _run_steps(work / stage.name, stage.steps, settings.checkpoint_every, state, step)
     ema.copy_to(parameters)
-    return text_encoder.eval(), unet.eval()
 
 
 def load_ema(
@@ -348,13 +417,15 @@ def load_ema(
     """Steps done, text model and UNet from the averages in the newest checkpoint."""
     text_encoder, unet = build_text_and_unet(tokenizer, settings)
     both = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
-    saved = torch.load(work / "diffusion" / "checkpoint.pt", weights_only=True)
+    files = [(work / stage.name / "checkpoint.pt", stage.first) for stage in _stages(settings)]
+    file, before = [(file, first) for file, first in files if file.exists()][-1]
+    saved = torch.load(file, weights_only=True)
     with torch.no_grad():
         for parameter, average in zip(
             both.parameters(), saved["ema"]["shadow_params"], strict=True
         ):
             parameter.copy_(average)
-    return int(saved["step"]), text_encoder.eval(), unet.eval()
+    return before + int(saved["step"]), text_encoder.eval(), unet.eval()
 
 
 def _update(
@@ -377,7 +448,7 @@ def _warm_cosine(step: int, steps: int, warm_up: int = 100) -> float:
     )
 
 
-def _warm_flat_fall(step: int, steps: int, fall_share: float, warm_up: int = 200) -> float:
+def _warm_flat_fall(step: int, steps: int, fall_share: float, warm_up: int) -> float:
     fall = (steps - step) / max(1, fall_share * steps)
     return min(1.0, (step + 1) / warm_up, fall)
 

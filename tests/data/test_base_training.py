@@ -19,7 +19,9 @@ from unskew.data.emoji_world.base_training import (
 )
 from unskew.data.emoji_world.world import load_world
 
-SMALL = BaseSettings(vae_steps=4, vae_batch=2, diffusion_steps=4, batch=2, checkpoint_every=2)
+SMALL = BaseSettings(
+    vae_steps=4, vae_batch=2, diffusion_steps=4, settle_steps=1, batch=2, checkpoint_every=2
+)
 
 
 def test_what_is_shown_follows_the_planted_rates_where_the_caption_is_silent() -> None:
@@ -54,7 +56,7 @@ def test_the_last_timestep_is_pure_noise() -> None:
 
 @pytest.mark.slow
 def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> None:
-    """The last quarter of the steps draws at the last explicit share, the others at the first."""
+    """The last quarter of the steps draws at the last explicit share, settling at its own."""
     world = load_world()
     art = list(drawings(world))
     vae = train_vae(np.stack([d.image for d in art]), SMALL, tmp_path)
@@ -72,7 +74,8 @@ def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> 
         patch.setattr(CaptionedDeck, "draw", draw)
         train_diffusion(world, art, vae, tokenizer, SMALL, tmp_path)
     first, last = SMALL.explicit_share, SMALL.last_explicit_share
-    assert asked == [first] * (3 * SMALL.batch) + [last] * SMALL.batch
+    shares = [first] * 3 + [last] + [SMALL.settle_explicit_share]
+    assert asked == [share for share in shares for _ in range(SMALL.batch)]
 
 
 @pytest.mark.slow
