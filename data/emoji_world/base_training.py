@@ -309,9 +309,7 @@ def train_diffusion(
     std_nchw = torch.cat([p.std for p in posteriors]) * vae.config.scaling_factor
     deck = CaptionedDeck(world, art, settings)
     for stage in _stages(settings):
-        _fit_stage(
-            stage, text_encoder, unet, tokenizer, deck, mean_nchw, std_nchw, settings, work
-        )
+        _fit_stage(stage, text_encoder, unet, tokenizer, deck, mean_nchw, std_nchw, settings, work)
     return text_encoder.eval(), unet.eval()
 
 
