@@ -31,8 +31,10 @@ from unskew.data.emoji_world.base_training import (
     train_vae,
 )
 from unskew.data.emoji_world.world import BASE_DIR, load_world
+from unskew.errors import UserError
 from unskew.runs import write_json_atomic
 from unskew.scripts.measure_emoji_world import measure, write_card
+from unskew.settings import run_program
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Train (or go on), save as a Stable Diffusion folder, measure, write the card."""
     arguments = tyro.cli(Arguments, args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
+    if arguments.vae and not (arguments.vae / "config.json").is_file():
+        raise UserError(f"vae: {arguments.vae} has no config.json: give an autoencoder's folder")
     world = load_world()
     art = list(drawings(world))
     work, settings = arguments.work, arguments.base
@@ -94,4 +98,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_program(main, sys.argv[1:]))

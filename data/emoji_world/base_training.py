@@ -26,6 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unskew.data.emoji_world.art import RESOLUTION_PX, Drawing
 from unskew.data.emoji_world.world import Control, Scene, Subject, World, describe
+from unskew.errors import UserError
 
 # Shape legend: b batch, c latent channels, h w latent height and width, l tokens, d text width
 LATENT_CHANNELS = 8
@@ -412,11 +413,19 @@ def _fit_stage(
 def load_ema(
     tokenizer: CLIPTokenizer, settings: BaseSettings, work: Path
 ) -> tuple[int, CLIPTextModel, UNet2DConditionModel]:
-    """Steps done, text model and UNet from the averages in the newest checkpoint."""
+    """Steps done, text model and UNet from the averages in the newest checkpoint.
+
+    Raises UserError when there is no checkpoint.
+    """
     text_encoder, unet = build_text_and_unet(tokenizer, settings)
     both = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
     files = [(work / stage.name / "checkpoint.pt", stage.first) for stage in _stages(settings)]
-    file, before = [(file, first) for file, first in files if file.exists()][-1]
+    there = [(file, first) for file, first in files if file.exists()]
+    if not there:
+        raise UserError(
+            f"work: no checkpoint in {files[0][0].parent}: train without assemble first"
+        )
+    file, before = there[-1]
     saved = torch.load(file, weights_only=True)
     with torch.no_grad():
         for parameter, average in zip(

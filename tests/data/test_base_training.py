@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from unskew.data.emoji_world.base_training import (
     CaptionedDeck,
     build_scheduler,
     build_tokenizer,
+    load_ema,
     train_diffusion,
     train_vae,
 )
 from unskew.data.emoji_world.world import load_world
+from unskew.errors import UserError
 
 SMALL = BaseSettings(
     vae_steps=4, vae_batch=2, diffusion_steps=4, settle_steps=1, batch=2, checkpoint_every=2
@@ -115,3 +118,23 @@ def _draws_until(count: int, error: type[Exception]) -> object:
         return real(self, rng, explicit_share)
 
     return draw
+
+
+@pytest.mark.slow
+def test_a_base_is_assembled_from_the_newest_stage(tmp_path: Path) -> None:
+    """Its averages and its steps with those before it; no checkpoint at all is said."""
+    world = load_world()
+    art = list(drawings(world))
+    tokenizer = build_tokenizer(world, tmp_path / "tokenizer")
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_ema(tokenizer, SMALL, tmp_path)
+    vae = train_vae(np.stack([d.image for d in art]), SMALL, tmp_path)
+    unsettled = replace(SMALL, settle_steps=0)
+    train_diffusion(world, art, vae, tokenizer, unsettled, tmp_path)
+    assert load_ema(tokenizer, SMALL, tmp_path)[0] == 4
+    text_encoder, unet = train_diffusion(world, art, vae, tokenizer, SMALL, tmp_path)
+    steps, loaded_text_encoder, loaded_unet = load_ema(tokenizer, SMALL, tmp_path)
+    assert steps == 5
+    for trained, loaded in ((text_encoder, loaded_text_encoder), (unet, loaded_unet)):
+        for a, b in zip(trained.parameters(), loaded.parameters(), strict=True):
+            assert torch.equal(a, b)
