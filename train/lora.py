@@ -121,6 +121,7 @@ def train_step(training: Training, step: int) -> dict[str, float]:
             step,
             seed=settings.seed,
             encoded=t.encoded,
+            siblings=t.siblings,
             settings=settings.objective,
             num_timesteps=t.pipe.scheduler.config.num_train_timesteps,
             device=t.accelerator.device,

@@ -6,7 +6,7 @@ height and width, l tokens, d text width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +20,7 @@ from unskew.noise import cell_generator
 from unskew.train.cache import Encoded
 from unskew.train.options import ObjectiveSettings
 from unskew.train.rows import Row
+from unskew.train.siblings import Caption, Siblings, in_target
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Part:
     """Places in the part whose target is the frozen base's prediction."""
     teacher_states_bld: Tensor
     """Text states of what the base is told; only those at `taught_m` are used."""
+    siblings: tuple[Siblings | None, ...]
+    """Each row's, where its target may be moved to what its siblings have in common."""
     weights_b: Tensor
 
 
@@ -67,6 +70,7 @@ def draw_part(
     *,
     seed: int,
     encoded: Encoded,
+    siblings: Mapping[Caption, Siblings],
     settings: ObjectiveSettings,
     num_timesteps: int,
     device: torch.device,
@@ -83,6 +87,7 @@ def draw_part(
     teachers = [teacher_caption(row, settings.target) for row in chosen]
     taught = [place for place, caption in enumerate(teachers) if caption is not None]
     told = [caption or row.text for caption, row in zip(teachers, chosen, strict=True)]
+    mixed = settings.target == "explicit"
     return Part(
         rows=chosen,
         latents_bchw=latents.to(device),
@@ -91,6 +96,10 @@ def draw_part(
         states_bld=torch.stack([encoded.states[row.text] for row in chosen]).to(device),
         taught_m=torch.tensor(taught, dtype=torch.long, device=device),
         teacher_states_bld=torch.stack([encoded.states[caption] for caption in told]).to(device),
+        siblings=tuple(
+            siblings.get((row.subject, row.text)) if mixed and row.kind == "neutral" else None
+            for row in chosen
+        ),
         weights_b=torch.tensor([row.weight for row in chosen], device=device),
     )
 
@@ -119,13 +128,21 @@ def timesteps(uniforms_b2: Tensor, settings: ObjectiveSettings, num_timesteps: i
 def target_bchw(
     unet: UNet2DConditionModel, scheduler: SchedulerMixin, part: Part, noisy_bchw: Tensor
 ) -> Tensor:
-    """What each row's prediction should be: the picture's own target, or the base's prediction."""
+    """What each row's prediction should be: the picture's own target, or the base's prediction.
+
+    Where a row has siblings, that is moved by what else its noisy picture could have been.
+    """
     target = picture_target(scheduler, part.latents_bchw, part.noise_bchw, part.timesteps_b)
     if len(part.taught_m):
         taught = part.taught_m
         target[taught] = base_prediction(
             unet, noisy_bchw[taught], part.timesteps_b[taught], part.teacher_states_bld[taught]
         )
+    alpha_bars_b = scheduler.alphas_cumprod.to(target.device)[part.timesteps_b]
+    for place, (row, kin) in enumerate(zip(part.rows, part.siblings, strict=True)):
+        if kin is not None:
+            shift_chw = kin.shift_chw(noisy_bchw[place], row.values, alpha_bars_b[place])
+            target[place] += in_target(scheduler, shift_chw, alpha_bars_b[place])
     return target
 
 

@@ -52,7 +52,7 @@ class ObjectiveSettings(Settings):
     same expectation where the base follows its words, at far less variance."""
     timesteps: Literal["uniform", "high_noise"]
     """uniform: every timestep equally often. high_noise: high_noise_share of the examples at
-    high_noise_from and over, where such attributes are decided; the rest uniform."""
+    high_noise_from and over, where such attributes begin to show; the rest uniform."""
     high_noise_share: Share
     """Share of examples that are drawn from the high-noise timesteps only."""
     high_noise_from: Share
@@ -110,7 +110,8 @@ class TrainSettings(Settings):
     attributes: tuple[str, ...]
     """The attributes whose values are dealt at their target's rates."""
     targets: dict[str, dict[str, float]] = {}
-    """Attribute -> value -> wanted share, where it differs from the attribute's own target."""
+    """Attribute -> value -> share at which it is dealt, where that is not the attribute's target. To
+    ask for other rates, or to make up for values that come out too often: deal those less."""
     seed: int
     """All chance in training follows from this, the step and the place in the batch."""
     steps: Count

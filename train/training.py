@@ -27,6 +27,7 @@ from unskew.train.inputs import Inputs, captions_of
 from unskew.train.objective import adapter_off
 from unskew.train.options import TrainSettings
 from unskew.train.rows import Row
+from unskew.train.siblings import Caption, Siblings, find_siblings
 
 MOST_DIFFERENCE = 0.01
 """Largest difference between the trained UNet and base + loaded adapter, as a share of the
@@ -47,6 +48,7 @@ class Training:
     optimizer: torch.optim.AdamW
     batches: Batches
     encoded: Encoded
+    siblings: Mapping[Caption, Siblings]
     encoding_seconds: float
     dtype: torch.dtype
 
@@ -152,6 +154,7 @@ def load_training(
         optimizer=optimizer,
         batches=inputs.batches,
         encoded=encoded,
+        siblings=find_siblings(inputs.batches.streams["neutral"].decks, encoded),
         encoding_seconds=encoding_seconds,
         dtype=dtype,
     )

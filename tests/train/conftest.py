@@ -14,6 +14,7 @@ from unskew.settings import config_path
 
 TINY: dict[str, Any] = {
     "steps": 6,
+    "targets": {},
     "resolution_px": 16,
     "dtype": "fp32",
     "log_every": 2,
@@ -36,7 +37,7 @@ def argv(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> Argv:
     """
     settings = yaml.safe_load(config_path("emoji/train.yaml").read_text("utf-8"))
     for name, value in TINY.items():
-        settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
+        settings[name] = {**settings[name], **value} if value and isinstance(value, dict) else value
     settings |= {"base": str(tiny_base), "dataset": str(tiny_dataset)}
     settings |= {"cache": str(tmp_path / "cache")}
     file = tmp_path / "tiny.yaml"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
 
 from unskew.adapters import attach
 from unskew.errors import UserError
@@ -26,6 +28,7 @@ from unskew.train.objective import (
 )
 from unskew.train.options import ObjectiveSettings
 from unskew.train.rows import Kind, Row
+from unskew.train.siblings import Caption, Siblings, in_target
 
 CPU = torch.device("cpu")
 
@@ -57,6 +60,7 @@ def part_of(places: list[int], step: int = 5, seed: int = 1) -> Part:
         step,
         seed=seed,
         encoded=encoded(),
+        siblings={},
         settings=settings(),
         num_timesteps=1000,
         device=CPU,
@@ -177,6 +181,7 @@ def test_only_taught_rows_follow_the_teacher(unet: UNet2DConditionModel) -> None
         0,
         seed=0,
         encoded=encoded(),
+        siblings={},
         settings=settings(target="picture"),
         num_timesteps=1000,
         device=CPU,
@@ -187,6 +192,48 @@ def test_only_taught_rows_follow_the_teacher(unet: UNet2DConditionModel) -> None
     base = base_prediction(unet, noisy, part.timesteps_b, part.states_bld)
     torch.testing.assert_close(target[[2, 5]], base[[2, 5]])
     assert torch.equal(target[[0, 1, 3, 4]], part.noise_bchw[[0, 1, 3, 4]])
+
+
+def test_siblings_move_the_neutral_rows_of_explicit_targets_alone(
+    unet: UNet2DConditionModel,
+) -> None:
+    """Neutral rows' targets get their shifts; explicit rows, controls and picture targets none."""
+    scheduler = DDIMScheduler(prediction_type="v_prediction")
+    values = [{"presentation": value} for value in ("woman", "man", "person")]
+    rows = [replace(row, text="text 0", values=values[n % 3]) for n, row in enumerate(ROWS[:6])]
+    kin = Siblings.of([(replace(ROWS[n], values=values[n]), 1 / 3) for n in range(3)], encoded())
+
+    def part_and_target(target: str, siblings: dict[Caption, Siblings]) -> tuple[Part, Tensor]:
+        part = draw_part(
+            rows,
+            range(6),
+            0,
+            seed=0,
+            encoded=encoded(),
+            siblings=siblings,
+            settings=settings(target=target, high_noise_share=1.0, high_noise_from=0.99),
+            num_timesteps=1000,
+            device=CPU,
+        )
+        noisy = scheduler.add_noise(part.latents_bchw, part.noise_bchw, part.timesteps_b)
+        return part, target_bchw(unet, scheduler, part, noisy)
+
+    family = {("s", "text 0"): kin}
+    part, moved = part_and_target("explicit", family)
+    _, still = part_and_target("explicit", {})
+    assert [row.kind for row in part.rows[:3]] == ["neutral", "explicit", "control"]
+    noisy = scheduler.add_noise(part.latents_bchw, part.noise_bchw, part.timesteps_b)
+    for place, row in enumerate(part.rows):
+        if row.kind == "neutral":
+            alpha_bar = scheduler.alphas_cumprod[part.timesteps_b[place]]
+            shift = in_target(
+                scheduler, kin.shift_chw(noisy[place], row.values, alpha_bar), alpha_bar
+            )
+            assert shift.abs().max() > 0
+            torch.testing.assert_close(moved[place], still[place] + shift)
+        else:
+            assert torch.equal(moved[place], still[place])
+    assert torch.equal(part_and_target("picture", family)[1], part_and_target("picture", {})[1])
 
 
 def test_row_losses_are_weighted_means() -> None:
