@@ -34,7 +34,7 @@ from unskew.pipelines import choose_device, choose_dtype, load_base
 from unskew.prompts import Prompt, prompt_id
 from unskew.runs import write_text_atomic
 
-DEFAULT_SAMPLER = Sampler(steps=12, guidance=2.0, resolution_px=64, batch=64)
+DEFAULT_SAMPLER = Sampler(steps=12, guidance=1.5, resolution_px=64, batch=64)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ class TrainSettings(Settings):
     attributes: tuple[str, ...]
     """The attributes whose values are dealt at their target's rates."""
     targets: dict[str, dict[str, float]] = {}
-    """Attribute -> value -> share at which it is dealt, where that is not the attribute's target. To
-    ask for other rates, or to make up for values that come out too often: deal those less."""
+    """Attribute -> value -> share at which it is dealt, where that is not the attribute's target:
+    to ask for other rates, or to make up for what comes out too often by dealing it less."""
     seed: int
     """All chance in training follows from this, the step and the place in the batch."""
     steps: Count
