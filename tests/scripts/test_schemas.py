@@ -18,7 +18,9 @@ def test_the_schemas_are_of_these_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", sorted(config_path("emoji").glob("*.yaml")), ids=lambda file: file.name
+    "file",
+    sorted(f for name in ("emoji", "stable-diffusion") for f in config_path(name).glob("*.yaml")),
+    ids=lambda file: f"{file.parent.name}/{file.name}",
 )
 def test_every_shipped_file_is_good(file: Path) -> None:
     """No settings file of ours has an error, and each says all that it sets under its own name."""
