@@ -194,7 +194,8 @@ def build_decks(
                 f"target asks for (first: {list(missing[0])}): add such pictures, leave the "
                 "subject out, or give that value a target of 0"
             )
-        dealt = {combination: tuple(cells[combination]) for combination in set(cards)}
+        # in the cards' order, never a set's: sums over it must have the same bits in every process
+        dealt = {combination: tuple(cells[combination]) for combination in dict.fromkeys(cards)}
         decks.append(Deck(subject, cards, dealt, seed))
     return tuple(decks)
 

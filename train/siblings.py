@@ -68,7 +68,7 @@ class Siblings:
         own_n = torch.tensor([kin == values for kin in self.values], device=noisy_chw.device)
         any_n = evidence_n.softmax(0)
         same_n = evidence_n.where(own_n, -torch.inf).softmax(0)
-        return torch.einsum("n,nchw->chw", any_n - same_n, latents_nchw)
+        return ((any_n - same_n)[:, None, None, None] * latents_nchw).sum(0)
 
 
 def find_siblings(decks: Sequence[Deck], encoded: Encoded) -> dict[Caption, Siblings]:

@@ -47,6 +47,7 @@ def test_a_grid_has_fixed_noise(tiny_base: Path, tmp_path: Path) -> None:
 def test_a_person_can_look_the_data_over(tiny_base: Path, tiny_dataset: Path) -> None:
     """Counts, the rates that are dealt, and captions that the text model would cut."""
     words = ["--base", str(tiny_base), "--dataset", str(tiny_dataset), "--steps", "50"]
+    words += ["--targets.presentation", "{woman: 0.5, man: 0.25, person: 0.25}"]
     settings = resolve(
         TrainSettings,
         words,
@@ -57,7 +58,7 @@ def test_a_person_can_look_the_data_over(tiny_base: Path, tiny_dataset: Path) ->
     inputs = check_inputs(settings)
     said = describe(settings, inputs)
     assert "63 rows, 33 pictures" in said
-    assert "presentation in 50 steps: woman 33." in said
+    assert "presentation in 50 steps: woman 50." in said
     assert "season in 50 steps: on no neutral row" in said
     assert "cut at" not in said
     inputs.rows[2].__dict__["text"] = "word " * 30
