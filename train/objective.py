@@ -87,7 +87,6 @@ def draw_part(
     teachers = [teacher_caption(row, settings.target) for row in chosen]
     taught = [place for place, caption in enumerate(teachers) if caption is not None]
     told = [caption or row.text for caption, row in zip(teachers, chosen, strict=True)]
-    mixed = settings.target == "explicit"
     return Part(
         rows=chosen,
         latents_bchw=latents.to(device),
@@ -97,8 +96,8 @@ def draw_part(
         taught_m=torch.tensor(taught, dtype=torch.long, device=device),
         teacher_states_bld=torch.stack([encoded.states[caption] for caption in told]).to(device),
         siblings=tuple(
-            siblings.get((row.subject, row.text)) if mixed and row.kind == "neutral" else None
-            for row in chosen
+            siblings.get((row.subject, row.text)) if caption and row.kind == "neutral" else None
+            for caption, row in zip(teachers, chosen, strict=True)
         ),
         weights_b=torch.tensor([row.weight for row in chosen], device=device),
     )
