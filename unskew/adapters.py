@@ -77,14 +77,13 @@ def save_adapter(
     # peft's own names: diffusers' converter renames attention only, and its loader, which judges
     # all names by the first, then drops the attention weights without a word
     layers = get_peft_model_state_dict(unet, adapter_name=TRAINED)
-    weights = {f"unet.{name}": t.detach().cpu().contiguous() for name, t in layers.items()}
+    weights = {f"unet.{name}": tensor for name, tensor in layers.items()}
     config = {
         f"unet.{key}": sorted(value) if isinstance(value, set) else value
         for key, value in unet.peft_config[TRAINED].to_dict().items()
     }
     metadata = {**extra_metadata, "format": "pt", METADATA_KEY: json.dumps(config, sort_keys=True)}
-    with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        temporary.write_bytes(_sorted_header(safetensors.torch.save(weights, metadata)))
+    write_safetensors(folder / WEIGHTS_FILE, weights, metadata)
     return folder / WEIGHTS_FILE
 
 
@@ -118,6 +117,15 @@ def load_adapter(pipe: StableDiffusionPipeline, path: Path, name: str, weight: f
 def weigh(pipe: StableDiffusionPipeline, weights: Mapping[str, float]) -> None:
     """Switch on these loaded adapters, each at its weight: 0 is the bare base, 1 as trained."""
     pipe.set_adapters(list(weights), adapter_weights=list(weights.values()))
+
+
+def write_safetensors(
+    file: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file whole or not at all. Same weights and metadata, same bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(_sorted_header(safetensors.torch.save(tensors, dict(metadata))))
 
 
 def adapter_file(path: Path) -> Path:
