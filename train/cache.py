@@ -81,7 +81,7 @@ def encode(
 @torch.inference_mode()
 def encode_picture(pipe: StableDiffusionPipeline, file: Path, resolution_px: int) -> Tensor:
     """(2, c, h, w) mean and standard deviation of the picture's latents, scaled for the UNet."""
-    pixels_hwc = np.asarray(load_picture(file, resolution_px), dtype=np.float32)
+    pixels_hwc = np.asarray(load_picture(file, (resolution_px, resolution_px)), dtype=np.float32)
     pixels_bchw = torch.from_numpy(pixels_hwc).permute(2, 0, 1)[None] / 127.5 - 1
     posterior = pipe.vae.encode(pixels_bchw.to(pipe.device)).latent_dist
     both: Tensor = torch.cat([posterior.mean, posterior.std]).float().cpu()

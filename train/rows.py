@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +13,10 @@ from PIL import Image, ImageOps
 
 from unskew.attributes import Attribute
 from unskew.errors import UserError
+from unskew.train.ahead import ahead
 
+Size = tuple[int, int]
+"""Width and height in px, as Pillow has them."""
 Kind = Literal["neutral", "explicit", "control"]
 METADATA = "metadata.jsonl"
 SHOWN = 10
@@ -37,6 +39,8 @@ class Row:
     """The caption that names every value of the picture; None for a control."""
     weight: float
     """Multiplies the row's loss."""
+    picture_px: Size = (0, 0)
+    """Size of its picture, upright; (0, 0) until `load_rows` has looked at it."""
 
 
 def load_rows(folder: Path, attributes: Mapping[str, Attribute]) -> tuple[Row, ...]:
@@ -64,23 +68,34 @@ def load_rows(folder: Path, attributes: Mapping[str, Attribute]) -> tuple[Row, .
                 problems.append(f"row {line} is no JSON ({error})")
             except _RowError as error:
                 problems.append(f"row {line}: {error}")
-    problems += _broken_pictures(rows)
+    sizes, broken = _look_at_pictures(rows)
+    problems += broken
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(f"{metadata} cannot be trained on:{listed}{more}")
-    return tuple(rows)
+    return tuple(replace(row, picture_px=sizes[row.file]) for row in rows)
 
 
-def load_picture(file: Path, resolution_px: int) -> Image.Image:
-    """The picture upright, RGB, cropped to the middle square and resized to resolution_px."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file) as raw:
-            upright = ImageOps.exif_transpose(raw)
-            return ImageOps.fit(
-                upright.convert("RGB"), (resolution_px, resolution_px), Image.Resampling.LANCZOS
+def load_picture(file: Path, target_px: Size, mirrored: bool = False) -> Image.Image:
+    """The picture upright, RGB, resized to cover target_px and cut to it around its middle.
+
+    `buckets.Framing` says where that cut lies. Mirrored is that picture, left for right.
+    """
+    framed = ImageOps.fit(_upright(file), target_px, Image.Resampling.LANCZOS)
+    return ImageOps.mirror(framed) if mirrored else framed
+
+
+def _upright(file: Path) -> Image.Image:
+    """The whole picture as it is looked at, RGB. Raises what Pillow does when it cannot be read."""
+    with Image.open(file) as raw:
+        # Pillow only warns here, and whether a warning is an error cannot be set for one thread
+        if Image.MAX_IMAGE_PIXELS and raw.width * raw.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(
+                f"Image size ({raw.width * raw.height} pixels) exceeds limit of "
+                f"{Image.MAX_IMAGE_PIXELS} pixels, could be decompression bomb DOS attack."
             )
+        return ImageOps.exif_transpose(raw).convert("RGB")
 
 
 class _RowError(Exception):
@@ -129,16 +144,27 @@ def _values(
             yield attribute.id, value
 
 
-def _broken_pictures(rows: Sequence[Row]) -> list[str]:
-    """Every picture that is missing or cannot be decoded, once, at the first row that names it."""
+def _look_at_pictures(rows: Sequence[Row]) -> tuple[dict[Path, Size], list[str]]:
+    """Every picture's size, and what is wrong with those that are missing or cannot be decoded.
+
+    Each is told of once, at the first row that names it, in the rows' order.
+    """
     first_row = {row.file: row for row in reversed(rows)}
-    problems = []
-    for file, row in sorted(first_row.items(), key=lambda item: item[1].line):
-        if not file.is_file():
-            problems.append(f"row {row.line}: picture {file} does not exist")
-            continue
-        try:
-            load_picture(file, 8)
-        except Exception as error:  # decoders raise many kinds; each means that it cannot be read
-            problems.append(f"row {row.line}: picture {file} cannot be read ({error})")
-    return problems
+    files = sorted(first_row, key=lambda file: first_row[file].line)
+    sizes: dict[Path, Size] = {}
+    problems: list[str] = []
+    for file, seen in zip(files, ahead(_size_or_problem, files), strict=True):
+        if isinstance(seen, str):
+            problems.append(f"row {first_row[file].line}: picture {file} {seen}")
+        else:
+            sizes[file] = seen
+    return sizes, problems
+
+
+def _size_or_problem(file: Path) -> Size | str:
+    if not file.is_file():
+        return "does not exist"
+    try:
+        return _upright(file).size
+    except Exception as error:  # decoders raise many kinds; each means that it cannot be read
+        return f"cannot be read ({error})"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unskew.attributes import load_attribute
 from unskew.errors import UserError
 from unskew.settings import run_program
 from unskew.train import lora
-from unskew.train.rows import load_picture, load_rows
+from unskew.train.rows import SHOWN, load_picture, load_rows
 
 ATTRIBUTES = {id: load_attribute(id) for id in ("presentation", "skin_tone", "season")}
 Change = Callable[[Path, list[dict[str, Any]]], list[dict[str, Any]] | None]
@@ -121,11 +124,62 @@ def test_other_splits_and_blank_lines_are_left_out(dataset_copy: Path) -> None:
     assert len(load_rows(dataset_copy, ATTRIBUTES)) == 62
 
 
-def test_a_picture_is_upright_square_and_rgb(tmp_path: Path) -> None:
-    """EXIF orientation is applied, then the middle square is taken."""
-    picture = Image.new("RGBA", (40, 20), (255, 0, 0, 255))
+def turned(size: tuple[int, int], file: Path) -> Path:
+    """A picture saved lying on its side, with the EXIF note that says so: size is how it lies."""
+    picture = Image.new("RGBA", size, (255, 0, 0, 255))
     exif = picture.getexif()
     exif[0x0112] = 6  # turned by a quarter
-    picture.convert("RGB").save(tmp_path / "a.jpg", exif=exif)
-    loaded = load_picture(tmp_path / "a.jpg", 8)
+    picture.convert("RGB").save(file, exif=exif)
+    return file
+
+
+def test_a_picture_is_upright_square_and_rgb(tmp_path: Path) -> None:
+    """EXIF orientation is applied, then the middle square is taken."""
+    loaded = load_picture(turned((40, 20), tmp_path / "a.jpg"), (8, 8))
     assert (loaded.size, loaded.mode) == ((8, 8), "RGB")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_pictures_are_measured_upright(dataset_copy: Path, suffix: str) -> None:
+    """A row knows its picture's size as it is looked at, by which its bucket is chosen."""
+    turned((40, 20), dataset_copy / f"images/t.{suffix}")
+    change_rows(dataset_copy, put(0, file_name=f"images/t.{suffix}"))
+    rows = load_rows(dataset_copy, ATTRIBUTES)
+    assert rows[0].picture_px == (20, 40)
+    assert {row.picture_px for row in rows[1:]} == {(16, 16)}
+
+
+def test_a_square_picture_has_the_bits_that_it_always_had(tmp_path: Path) -> None:
+    """The middle square by one resampling of the whole picture, as Pillow's `fit` does it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 81, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    fit = ImageOps.fit(Image.fromarray(pixels), (16, 16), Image.Resampling.LANCZOS)
+    assert np.array_equal(load_picture(tmp_path / "a.png", (16, 16)), fit)
+
+
+def test_a_picture_too_large_to_be_one_is_refused(
+    dataset_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Pillow would warn of a bomb the dataset ends, in whatever thread it is looked at."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(UserError, match=r"row 1: .* cannot be read \(Image size \(256 pixels\)"),
+    ):
+        warnings.simplefilter("ignore")
+        load_rows(dataset_copy, ATTRIBUTES)
+
+
+def test_broken_pictures_are_listed_in_the_rows_order(dataset_copy: Path) -> None:
+    """Once each, at the first row that names it, though threads look at them in any order."""
+    for name in sorted((dataset_copy / "images").iterdir())[::2]:
+        name.write_bytes(b"no picture")
+    lines = (dataset_copy / "metadata.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    broken = [r for r in rows if (dataset_copy / r["file_name"]).read_bytes() == b"no picture"]
+    first = {r["file_name"]: rows.index(r) + 1 for r in reversed(broken)}
+    with pytest.raises(UserError) as raised:
+        load_rows(dataset_copy, ATTRIBUTES)
+    told = [int(n) for n in re.findall(r"(?m)^  row (\d+): picture", str(raised.value))]
+    assert told == sorted(first.values())[:SHOWN]
+    assert f"and {len(first) - SHOWN} more" in str(raised.value)
