@@ -13,6 +13,7 @@ from unskew.errors import UserError
 from unskew.pipelines import base_sha256, check_base, resolve_base
 from unskew.runs import sha256_file, sha256_folder
 from unskew.train.batches import Batches, shares_dealt
+from unskew.train.buckets import Framing, describe_framings, frame
 from unskew.train.checkpoints import SEAL, check_checkpoint
 from unskew.train.objective import teacher_caption
 from unskew.train.options import TrainSettings
@@ -32,6 +33,8 @@ class Inputs:
     attributes: Mapping[str, Attribute]
     rows: tuple[Row, ...]
     batches: Batches
+    framings: Mapping[Path, Framing]
+    """Picture -> the size that it is trained at, and how it is cut to it."""
 
 
 def check_inputs(settings: TrainSettings) -> Inputs:
@@ -48,7 +51,8 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     for row in rows:
         teacher_caption(row, settings.objective.target)
     batches = Batches.of(rows, settings.batch, attributes, settings.seed)
-    return Inputs(base, attributes, rows, batches)
+    framings = frame(rows, settings.resolution_px, settings.pictures)
+    return Inputs(base, attributes, rows, batches, framings)
 
 
 def input_hashes(settings: TrainSettings, inputs: Inputs) -> dict[str, str]:
@@ -90,6 +94,7 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
         shares = zip(attribute.values, shares_dealt(neutral, attribute), strict=True)
         dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares if share)
         lines.append(f"  {attribute.id} in {steps} steps: {dealt_shares or 'on no neutral row'}")
+    lines += describe_framings(inputs.framings)
     return "\n".join([*lines, *_cut_captions(inputs)])
 
 

@@ -28,6 +28,22 @@ class LoraSettings(Settings):
     all_linear is attention, feed-forward and the projections in and out of each transformer."""
 
 
+class PictureSettings(Settings):
+    """How photographs are brought to the size they are trained at. Nothing is left out for it."""
+
+    aspect_buckets: bool = False
+    """Train each picture at the size, of about resolution_px squared, whose aspect is nearest to
+    its own, so that little is cut away. Off cuts all to the middle square."""
+    bucket_step_px: Annotated[int, Field(ge=8, multiple_of=8)] = 64
+    """Sides of these sizes are multiples of it; resolution_px must be one. Smaller steps cut less
+    away and make more sizes, and the rows of each size in a step are computed apart."""
+    bucket_max_aspect: Annotated[float, Field(ge=1)] = 2.5
+    """Longer side over shorter side of the most extreme size; longer pictures are cut to it."""
+    horizontal_flip: bool = False
+    """Show pictures as their mirror images at every other place of a step, by chance. Wrong where
+    left and right mean something, as in writing, clocks, uniforms or the side of the road."""
+
+
 class BatchSettings(Settings):
     """What one optimizer step sees."""
 
@@ -117,7 +133,9 @@ class TrainSettings(Settings):
     steps: Count
     """Optimizer steps."""
     resolution_px: Annotated[int, Field(ge=8, multiple_of=8)]
-    """Side of the square training pictures; others are cropped to the middle and resized."""
+    """Side of the square training pictures; others are cropped to the middle and resized, unless
+    pictures.aspect_buckets is on."""
+    pictures: PictureSettings = PictureSettings()
     dtype: Literal["auto", "bf16", "fp32"]
     """Precision of the frozen base and of autocast; the LoRA itself is always fp32. auto takes bf16
     where this device computes it fast."""
