@@ -3,35 +3,49 @@
 A picture's latents are kept as the VAE posterior's mean and standard deviation, from which every
 step samples: training then sees what encoding live would show. Each is encoded alone, because a
 picture's bits depend a little on the batch that it is computed in; so an entry is a function of its
-key, whichever run made it, and a run that was killed while encoding goes on where it was.
+key, whichever run made it, and a run that was killed while encoding goes on where it was. The next
+pictures are read and resized in threads meanwhile, which changes no bit.
 """
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import safetensors.torch
+import PIL
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from unskew.errors import UserError
-from unskew.runs import atomic_path, sha256_file, sha256_folder
-from unskew.train.rows import load_picture
+from unskew.runs import sha256_file, sha256_folder
+from unskew.train.ahead import ahead
+from unskew.train.buckets import Framing
+from unskew.train.rows import Size, load_picture
+from unskew.train.shards import Kept, key_of, through_cache
 
 VERSION = 1
 """Part of every key; raise it when the way from a picture or caption to its tensor changes."""
-SHARD = 256
-"""Entries in one file: what a kill while encoding can cost."""
-T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much of what was asked for had to be encoded; equal pictures count once."""
+
+    pictures_made: int = 0
+    pictures_found: int = 0
+    captions_made: int = 0
+    captions_found: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures_made} pictures encoded, {self.pictures_found} found in the cache; "
+            f"{self.captions_made} captions encoded, {self.captions_found} found"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,18 @@ class Encoded:
     """Picture -> (2, c, h, w): mean and standard deviation, times the VAE's scaling factor."""
     states: Mapping[str, Tensor]
     """Caption -> (l, d): the text encoder's output."""
+    mirrored: Mapping[Path, Tensor] = field(default_factory=dict)
+    """As `posteriors`, of the pictures' mirror images; empty unless they were asked for."""
+    work: Work = Work()
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture as the VAE is to see it."""
+
+    file: Path
+    target_px: Size
+    mirrored: bool
 
 
 def encode(
@@ -49,39 +75,56 @@ def encode(
     base: Path,
     pictures: Iterable[Path],
     captions: Iterable[str],
-    resolution_px: int,
+    framing: int | Mapping[Path, Framing],
     folder: Path | None,
+    *,
+    mirror: bool = False,
+    workers: int | None = None,
 ) -> Encoded:
     """Encode what `folder` does not hold yet, keep it there (None keeps nothing), return all.
 
-    Needs the pipeline in fp32: the SD VAEs overflow in fp16. Raises UserError for a picture whose
-    latents are not finite.
+    `framing` is each picture's, or the side in px of the square that all are cut to. `mirror` asks
+    for their mirror images too. Needs the pipeline in fp32: the SD VAEs overflow in fp16. Raises
+    UserError for a picture whose latents are not finite and for a folder that cannot be used.
     """
-    where = f"{VERSION} {torch.__version__} {pipe.device.type}"
-    vae = f"{where} {sha256_folder(base / 'vae')} {resolution_px}"
-    text = f"{where} {sha256_folder(base / 'text_encoder')} {sha256_folder(base / 'tokenizer')}"
-    picture_keys = {file: _key(vae, sha256_file(file)) for file in dict.fromkeys(pictures)}
-    caption_keys = {caption: _key(text, caption) for caption in dict.fromkeys(captions)}
-    posteriors = _through_cache(
-        {key: file for file, key in picture_keys.items()},
-        lambda file: encode_picture(pipe, file, resolution_px),
-        folder and folder / "pictures",
-    )
-    states = _through_cache(
-        {key: caption for caption, key in caption_keys.items()},
-        lambda caption: encode_caption(pipe, caption),
-        folder and folder / "captions",
-    )
+    files = dict.fromkeys(pictures)
+    shots = _keyed_shots(pipe, base, files, framing, mirror, workers)
+    caption_keys = _keyed_captions(pipe, base, captions)
+    posteriors = _pictures(pipe, shots, folder, workers)
+    states = _captions(pipe, caption_keys, folder)
     return Encoded(
-        {file: posteriors[key] for file, key in picture_keys.items()},
-        {caption: states[key] for caption, key in caption_keys.items()},
+        {shot.file: posteriors.tensors[key] for shot, key in shots.items() if not shot.mirrored},
+        {caption: states.tensors[key] for caption, key in caption_keys.items()},
+        {shot.file: posteriors.tensors[key] for shot, key in shots.items() if shot.mirrored},
+        Work(posteriors.made, posteriors.found, states.made, states.found),
     )
+
+
+def fill_cache(
+    pipe: StableDiffusionPipeline,
+    base: Path,
+    pictures: Iterable[Path],
+    captions: Iterable[str],
+    framing: int | Mapping[Path, Framing],
+    folder: Path,
+    *,
+    mirror: bool = False,
+    workers: int | None = None,
+) -> Work:
+    """Put on disk what `encode` would, holding none of it in memory; how much that was."""
+    shots = _keyed_shots(pipe, base, dict.fromkeys(pictures), framing, mirror, workers)
+    posteriors = _pictures(pipe, shots, folder, workers, keep=False)
+    states = _captions(pipe, _keyed_captions(pipe, base, captions), folder, keep=False)
+    return Work(posteriors.made, posteriors.found, states.made, states.found)
 
 
 @torch.inference_mode()
-def encode_picture(pipe: StableDiffusionPipeline, file: Path, resolution_px: int) -> Tensor:
-    """(2, c, h, w) mean and standard deviation of the picture's latents, scaled for the UNet."""
-    pixels_hwc = np.asarray(load_picture(file, (resolution_px, resolution_px)), dtype=np.float32)
+def encode_picture(pipe: StableDiffusionPipeline, file: Path, picture: Image.Image) -> Tensor:
+    """(2, c, h, w) mean and standard deviation of the picture's latents, scaled for the UNet.
+
+    `picture` is the file's, framed by `load_picture`.
+    """
+    pixels_hwc = np.asarray(picture, dtype=np.float32)
     pixels_bchw = torch.from_numpy(pixels_hwc).permute(2, 0, 1)[None] / 127.5 - 1
     posterior = pipe.vae.encode(pixels_bchw.to(pipe.device)).latent_dist
     both: Tensor = torch.cat([posterior.mean, posterior.std]).float().cpu()
@@ -101,37 +144,77 @@ def encode_caption(pipe: StableDiffusionPipeline, caption: str) -> Tensor:
     return states_bld[0].float().cpu()
 
 
-def _through_cache(
-    wanted: Mapping[str, T], make: Callable[[T], Tensor], folder: Path | None
-) -> dict[str, Tensor]:
-    """Key -> tensor for all of `wanted` (key -> what to make it from)."""
-    found = _read_shards(folder, wanted) if folder else {}
-    missing = [key for key in wanted if key not in found]
-    quiet = not sys.stderr.isatty()
-    with tqdm(total=len(missing), desc="encoding", disable=quiet or not missing) as bar:
-        for start in range(0, len(missing), SHARD):
-            made = {}
-            for key in missing[start : start + SHARD]:
-                made[key] = make(wanted[key]).contiguous()
-                bar.update()
-            if folder:
-                with atomic_path(folder / f"{_key(*made)}.safetensors") as temporary:
-                    safetensors.torch.save_file(made, temporary)
-            found |= made
-    return found
+def _where(pipe: StableDiffusionPipeline) -> str:
+    return f"{VERSION} {torch.__version__} {pipe.device.type}"
 
 
-def _read_shards(folder: Path, wanted: Mapping[str, object]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for shard in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(shard, "pt") as entries:
-                found |= {key: entries.get_tensor(key) for key in entries.keys() if key in wanted}  # noqa: SIM118
-        except SafetensorError as error:
-            print(f"{shard} cannot be read ({error}); its entries are made anew", file=sys.stderr)
-            shard.unlink()
-    return found
+def _keyed_shots(
+    pipe: StableDiffusionPipeline,
+    base: Path,
+    files: Iterable[Path],
+    framing: int | Mapping[Path, Framing],
+    mirror: bool,
+    workers: int | None,
+) -> dict[Shot, str]:
+    """Each picture, and its mirror image if asked for, with its key.
+
+    How it is cut follows from its bytes and the target's size; how it is decoded and resized,
+    from Pillow's version.
+    """
+    vae = f"{_where(pipe)} {PIL.__version__} {pipe.vae.dtype} {sha256_folder(base / 'vae')}"
+    files = list(files)
+    hashes = dict(zip(files, ahead(sha256_file, files, workers), strict=True))
+    if isinstance(framing, int):
+        targets = dict.fromkeys(files, (framing, framing))
+    else:
+        targets = {file: framing[file].target_px for file in files}
+    ways = (False, True) if mirror else (False,)
+    shots = [Shot(file, targets[file], mirrored) for file in files for mirrored in ways]
+    return {
+        shot: key_of(f"{vae} {shot.target_px} mirrored: {shot.mirrored}", hashes[shot.file])
+        for shot in shots
+    }
 
 
-def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _keyed_captions(
+    pipe: StableDiffusionPipeline, base: Path, captions: Iterable[str]
+) -> dict[str, str]:
+    folders = f"{sha256_folder(base / 'text_encoder')} {sha256_folder(base / 'tokenizer')}"
+    text = f"{_where(pipe)} {folders}"
+    return {caption: key_of(text, caption) for caption in dict.fromkeys(captions)}
+
+
+def _pictures(
+    pipe: StableDiffusionPipeline,
+    keyed: Mapping[Shot, str],
+    folder: Path | None,
+    workers: int | None,
+    *,
+    keep: bool = True,
+) -> Kept:
+    def make(shots: Iterable[Shot]) -> Generator[Tensor, None, None]:
+        shots = list(shots)
+        with closing(ahead(_load, shots, workers)) as pictures:
+            for shot, picture in zip(shots, pictures, strict=True):
+                yield encode_picture(pipe, shot.file, picture)
+
+    wanted = {key: shot for shot, key in keyed.items()}
+    return through_cache(wanted, make, folder and folder / "pictures", keep=keep)
+
+
+def _captions(
+    pipe: StableDiffusionPipeline,
+    keyed: Mapping[str, str],
+    folder: Path | None,
+    *,
+    keep: bool = True,
+) -> Kept:
+    def make(captions: Iterable[str]) -> Generator[Tensor, None, None]:
+        yield from (encode_caption(pipe, caption) for caption in captions)
+
+    wanted = {key: caption for caption, key in keyed.items()}
+    return through_cache(wanted, make, folder and folder / "captions", keep=keep)
+
+
+def _load(shot: Shot) -> Image.Image:
+    return load_picture(shot.file, shot.target_px, shot.mirrored)

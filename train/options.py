@@ -123,6 +123,8 @@ class TrainSettings(Settings):
     """The run's folder; the same command again goes on where it stopped."""
     cache: Path
     """Where encoded pictures and captions are kept between runs; found again by their content."""
+    cache_only: bool = False
+    """Encode what the cache lacks, say how much that was, and stop before any training."""
     attributes: tuple[str, ...]
     """The attributes whose values are dealt at their target's rates."""
     targets: dict[str, dict[str, float]] = {}

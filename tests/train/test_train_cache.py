@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 
 from unskew.errors import UserError
 from unskew.pipelines import load_base
-from unskew.train import cache
-from unskew.train.cache import Encoded, encode
+from unskew.train import cache, shards
+from unskew.train.buckets import Framing
+from unskew.train.cache import Encoded, Work, encode, fill_cache
 
 CAPTIONS = ["a mechanic", "a woman mechanic", ""]
 
@@ -57,8 +59,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def same(one: Encoded, other: Encoded) -> bool:
-    return all(torch.equal(one.posteriors[k], other.posteriors[k]) for k in one.posteriors) and all(
-        torch.equal(one.states[k], other.states[k]) for k in one.states
+    return all(
+        mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+        for mine, theirs in (
+            (one.posteriors, other.posteriors),
+            (one.mirrored, other.mirrored),
+            (one.states, other.states),
+        )
     )
 
 
@@ -117,21 +124,46 @@ def test_a_kill_while_encoding_costs_at_most_one_shard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was on disk is not made again, and the whole has the bits of an undisturbed run."""
-    monkeypatch.setattr(cache, "SHARD", 2)
-    real = cache.encode_picture
-
-    def dies(pipe: Any, file: Path, *more: Any) -> Any:
-        if file == pictures[3]:
-            raise KeyboardInterrupt
-        return real(pipe, file, *more)
-
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-        broken.setattr(cache, "encode_picture", dies)
+    monkeypatch.setattr(shards, "SHARD", 2)
+    with pytest.raises(KeyboardInterrupt), stopping_at(pictures[3]):
         encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache")
+    newest = max((tmp_path / "cache" / "pictures").iterdir(), key=lambda f: f.stat().st_mtime_ns)
+    newest.unlink()  # a stop has written it, a kill could not
     counted.clear()
     resumed = encode(pipe, tiny_base, pictures, CAPTIONS, 16, tmp_path / "cache")
     assert counted == [*pictures[2:], *CAPTIONS]
     assert same(resumed, encode(pipe, tiny_base, pictures, CAPTIONS, 16, None))
+
+
+@contextmanager
+def stopping_at(picture: Path) -> Iterator[None]:
+    """Ctrl-C comes when this picture is to be encoded."""
+    real = cache.encode_picture
+
+    def stops(pipe: Any, file: Path, *more: Any) -> Any:
+        if file == picture:
+            raise KeyboardInterrupt
+        return real(pipe, file, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "encode_picture", stops)
+        yield
+
+
+def test_a_stop_while_encoding_costs_nothing(
+    pipe: StableDiffusionPipeline,
+    tiny_base: Path,
+    pictures: list[Path],
+    tmp_path: Path,
+    counted: list[object],
+) -> None:
+    """What is made when Ctrl-C or an error comes is put on disk, part of a shard as it is."""
+    with pytest.raises(KeyboardInterrupt), stopping_at(pictures[3]):
+        encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache")
+    counted.clear()
+    resumed = encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache")
+    assert counted == pictures[3:]
+    assert resumed.work == Work(2, 3, 0, 0)
 
 
 def test_a_broken_shard_is_made_anew(
@@ -170,7 +202,68 @@ def test_latents_that_are_not_finite_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A VAE that overflows is found at its first picture."""
-    last = pipe.vae.quant_conv
-    monkeypatch.setattr(last, "bias", torch.nn.Parameter(torch.full_like(last.bias, torch.inf)))
+    bias = pipe.vae.quant_conv.bias
+    monkeypatch.setattr(bias, "data", torch.full_like(bias, torch.inf))  # the pipe is shared
     with pytest.raises(UserError, match="are not finite"):
         encode(pipe, tiny_base, pictures, [], 16, None)
+
+
+def test_every_way_of_showing_a_picture_is_an_entry_of_its_own(
+    pipe: StableDiffusionPipeline,
+    tiny_base: Path,
+    pictures: list[Path],
+    tmp_path: Path,
+    counted: list[object],
+) -> None:
+    """Its size and its mirror image are part of the key; how it was framed before is found."""
+    framings = {file: Framing.of((16, 16), (24, 16)) for file in pictures}
+    plain = encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache")
+    assert not plain.mirrored
+    both = encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache", mirror=True)
+    assert both.work == Work(5, 5, 0, 0)
+    wide = encode(pipe, tiny_base, pictures, [], framings, tmp_path / "cache", mirror=True)
+    assert wide.work == Work(10, 0, 0, 0)
+    assert {t.shape for t in (*wide.posteriors.values(), *wide.mirrored.values())} == {
+        (2, 8, 8, 12)
+    }
+    assert same(plain, Encoded(both.posteriors, {}))
+    Image.open(pictures[0]).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "m.png")
+    turned = encode(pipe, tiny_base, [tmp_path / "m.png"], [], 16, None)
+    assert torch.equal(turned.posteriors[tmp_path / "m.png"], both.mirrored[pictures[0]])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_change_no_bit(
+    pipe: StableDiffusionPipeline, tiny_base: Path, pictures: list[Path], workers: int
+) -> None:
+    """Pictures read ahead in any number of threads are encoded as those read one by one."""
+    framings = {
+        file: Framing.of((16, 16), ((16, 16), (24, 16))[n % 2]) for n, file in enumerate(pictures)
+    }
+    alone = encode(pipe, tiny_base, pictures, [], framings, None, mirror=True, workers=0)
+    assert same(
+        alone, encode(pipe, tiny_base, pictures, [], framings, None, mirror=True, workers=workers)
+    )
+
+
+def test_an_entry_does_not_depend_on_the_others(
+    pipe: StableDiffusionPipeline, tiny_base: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    """Each picture is encoded alone: in any order and company its bits are the same."""
+    whole = encode(pipe, tiny_base, pictures, [], 16, None)
+    for file in reversed(pictures):
+        encode(pipe, tiny_base, [file], [], 16, tmp_path / "cache")
+    assert same(whole, encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache"))
+
+
+def test_the_cache_can_be_filled_beforehand(
+    pipe: StableDiffusionPipeline, tiny_base: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    """It says what it made and found, and what follows finds all of it, to the bit."""
+    folder = tmp_path / "cache"
+    encode(pipe, tiny_base, pictures[:2], [], 16, folder)
+    work = fill_cache(pipe, tiny_base, pictures, CAPTIONS, 16, folder)
+    assert str(work) == ("3 pictures encoded, 2 found in the cache; 3 captions encoded, 0 found")
+    again = encode(pipe, tiny_base, pictures, CAPTIONS, 16, folder)
+    assert again.work == Work(0, 5, 0, 3)
+    assert same(again, encode(pipe, tiny_base, pictures, CAPTIONS, 16, None))
