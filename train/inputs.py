@@ -95,7 +95,7 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
         dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares if share)
         lines.append(f"  {attribute.id} in {steps} steps: {dealt_shares or 'on no neutral row'}")
     lines += describe_framings(inputs.framings)
-    return "\n".join([*lines, *_cut_captions(inputs)])
+    return "\n".join([*lines, *_captions_that_tell_nothing(inputs), *_cut_captions(inputs)])
 
 
 def _attributes(settings: TrainSettings) -> dict[str, Attribute]:
@@ -108,6 +108,30 @@ def _attributes(settings: TrainSettings) -> dict[str, Attribute]:
         target = target_shares(shares, attributes[id].values, f"targets.{id}")
         attributes[id] = replace(attributes[id], target=target)
     return attributes
+
+
+def _captions_that_tell_nothing(inputs: Inputs) -> Iterator[str]:
+    """A warning where captions cannot tell apart what they are there to tell apart."""
+    first, *others = inputs.rows
+    if others and all(row.text == first.text for row in others):
+        yield (
+            f"warning: all {len(inputs.rows)} rows have the caption {first.text!r}: the adapter "
+            "can only learn what these pictures have in common; give each row its own text"
+        )
+    named: dict[str, Row] = {}
+    for row in inputs.rows:
+        text = row.explicit_text
+        if text and named.setdefault(text, row).values != row.values:
+            yield (
+                f"warning: rows {named[text].line} and {row.line} have the explicit_text {text!r}, "
+                f"but differ in their values ({_listed(named[text])}; {_listed(row)}): it must "
+                "name every value of its picture"
+            )
+            return
+
+
+def _listed(row: Row) -> str:
+    return ", ".join(f"{attribute} {value}" for attribute, value in row.values.items())
 
 
 def _cut_captions(inputs: Inputs) -> Iterator[str]:

@@ -183,3 +183,34 @@ def test_broken_pictures_are_listed_in_the_rows_order(dataset_copy: Path) -> Non
     told = [int(n) for n in re.findall(r"(?m)^  row (\d+): picture", str(raised.value))]
     assert told == sorted(first.values())[:SHOWN]
     assert f"and {len(first) - SHOWN} more" in str(raised.value)
+
+
+def same_caption(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**r, "text": "photo"} for r in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (same_caption, "warning: all 63 rows have the caption 'photo'"),
+        (
+            lambda folder, rows: [{**r, "explicit_text": "a mechanic"} for r in rows],
+            "warning: rows 1 and 3 have the explicit_text 'a mechanic', but differ in their values",
+        ),
+    ],
+)
+def test_captions_that_tell_nothing_apart_are_told_of(
+    argv: Callable[..., list[str]],
+    dataset_copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Change,
+    message: str,
+) -> None:
+    """A warning before anything is spent; whoever means it may go on."""
+    words = argv(tmp_path / "run", "--dataset", str(dataset_copy), "--dry-run")
+    assert run_program(lora.main, words) == 0
+    assert "warning" not in capsys.readouterr().err
+    change_rows(dataset_copy, change)
+    assert run_program(lora.main, words) == 0
+    assert message in capsys.readouterr().err
