@@ -171,6 +171,18 @@ def test_a_mirror_image_has_the_same_framing(tmp_path: Path) -> None:
     assert np.abs(other_way - mirrored).max() <= 1
 
 
+def test_a_picture_saved_on_its_side_is_framed_upright(tmp_path: Path) -> None:
+    """Whatever its EXIF note says of how it lies, it is cut as if it had been saved as it looks."""
+    upright = ramps(60, 101)
+    upright.save(tmp_path / "upright.png")
+    exif = upright.getexif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "lying.png", exif=exif)
+    loaded = [load_picture(tmp_path / f"{name}.png", (32, 56)) for name in ("upright", "lying")]
+    assert np.array_equal(loaded[0], loaded[1])
+
+
 def test_sdxl_is_told_heights_first() -> None:
     """Original, crop and target, each (height, width) or (top, left), as its pipeline has them."""
     assert Framing.of((3000, 2000), (1216, 832)).time_ids == (2000, 3000, 0, 16, 832, 1216)
