@@ -11,6 +11,7 @@ from unskew.settings import Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class LoraSettings(Settings):
@@ -66,13 +67,37 @@ class ObjectiveSettings(Settings):
     """picture: the usual denoising target. explicit: what the frozen base predicts when it is told
     the picture's values ("a woman mechanic"), so that neutral words come to mean every value; the
     same expectation where the base follows its words, at far less variance."""
-    timesteps: Literal["uniform", "high_noise"]
+    timesteps: Literal["uniform", "high_noise", "logit_normal"]
     """uniform: every timestep equally often. high_noise: high_noise_share of the examples at
-    high_noise_from and over, where such attributes begin to show; the rest uniform."""
+    high_noise_from and over, where such attributes begin to show; the rest uniform. logit_normal:
+    most often around one place of the schedule, seldom at its ends (Esser et al. 2024)."""
     high_noise_share: Share
     """Share of examples that are drawn from the high-noise timesteps only."""
     high_noise_from: Share
     """Where high noise begins, as a share of the schedule: 0.7 is timestep 700 of 1000."""
+    logit_mean: Finite = 0.0
+    """Of logit_normal, the place: the logit of a share of the schedule. 0 is its middle, 1 is
+    timestep 731 of 1000, below 0 is less noise."""
+    logit_std: Annotated[Finite, Field(gt=0)] = 1.0
+    """Of logit_normal, how far examples lie from that place, in logits."""
+    loss_weights: Literal["none", "min_snr", "soft_min_snr"] = "none"
+    """How a row's loss is weighted by its noise. none: all alike. min_snr (Hang et al. 2023) and
+    soft_min_snr (Crowson et al. 2024): by the signal-to-noise ratio, at most snr_gamma, of the
+    clean picture's error. Where the base predicts v, both all but mute high noise, where such
+    attributes are decided; where it predicts the noise, they leave high noise at 1."""
+    snr_gamma: Annotated[Finite, Field(gt=0)] = 5.0
+    """Of min_snr and soft_min_snr: the signal-to-noise ratio from which on a clean picture's error
+    counts no more; Hang et al. take 5."""
+    noise_offset: Annotated[Finite, Field(ge=0)] = 0.0
+    """Standard deviation of what is added to the noise of a whole channel of a latent, so that
+    very dark and very bright pictures are learned (Guttenberg 2023 takes 0.1). 0 adds nothing."""
+    zero_terminal_snr: bool = False
+    """Train on the base's schedule stretched until its last step is pure noise (Lin et al. 2024).
+    Only where the base predicts v; the adapter must then be used on that schedule too
+    (rescale_betas_zero_snr true, timestep_spacing trailing)."""
+    caption_dropout: Share = 0.0
+    """Share of examples whose caption is left empty, as classifier-free guidance needs it; 0
+    keeps every caption."""
 
 
 class OptimizerSettings(Settings):
