@@ -1,9 +1,12 @@
 """Checkpoints: whole or not there at all.
 
-A checkpoint is a folder `step-000200` of LoRA weights, optimizer state, and `checkpoint.json`,
-which names the step and the sha256 of the others. It appears under its name only when all of it is
-on disk. Nothing else is needed to go on exactly: order, noise and learning rate follow from the
-step.
+A checkpoint is a folder `step-000200` of LoRA weights, optimizer state, the weights' average where
+there is one, and `checkpoint.json`, which names the step and the sha256 of the others. It appears
+under its name only when all of it is on disk. Nothing else is needed to go on exactly: order, noise
+and learning rate follow from the step.
+
+The optimizer's file holds its tensors as they are, whatever their type, under "<parameter>/<entry>"
+and "group 0/<entry>", and what is no tensor as JSON in its header.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -24,8 +29,11 @@ from unskew.runs import atomic_path, sha256_file, write_json_atomic
 
 LORA = "lora.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 SEAL = "checkpoint.json"
 SCHEMA_VERSION = 1
+SET_BY_THE_RUN = ("params", "lr")
+"""Entries of an optimizer's group that each run sets for itself."""
 
 
 def save_checkpoint(
@@ -34,18 +42,22 @@ def save_checkpoint(
     parameters: Mapping[str, Parameter],
     optimizer: torch.optim.Optimizer,
     keep: int,
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `folder/step-N` after `step` finished steps, then delete all but the newest `keep`.
 
-    One of the same name that an attempt before left (broken, or not resumed from) is replaced.
+    `average` is what `unskew.train.average.average_state` gives. A checkpoint of the same name that
+    an attempt before left (broken, or not resumed from) is replaced.
     """
     path = folder / f"step-{step:06d}"
     with atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
-        weights = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
-        safetensors.torch.save_file(weights, temporary / LORA)
-        safetensors.torch.save_file(_optimizer_state(parameters, optimizer), temporary / OPTIMIZER)
-        hashes = {name: sha256_file(temporary / name) for name in (LORA, OPTIMIZER)}
+        safetensors.torch.save_file(_copies(parameters), temporary / LORA)
+        tensors, header = _optimizer_state(parameters, optimizer)
+        safetensors.torch.save_file(tensors, temporary / OPTIMIZER, header)
+        if average is not None:
+            safetensors.torch.save_file(_copies(average), temporary / AVERAGE)
+        hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         seal = {"schema_version": SCHEMA_VERSION, "step": step, "sha256": hashes}
         write_json_atomic(temporary / SEAL, seal)
         if path.exists():
@@ -63,26 +75,29 @@ def load_checkpoint(
 ) -> int:
     """Restore weights and optimizer in place; returns how many steps are done.
 
-    Raises UserError when the checkpoint is not whole or is of another LoRA.
+    Nothing is changed where it raises UserError: when the checkpoint is not whole, or is of another
+    LoRA or optimizer. Learning rate, weight decay and the like stay as the optimizer was made with.
     """
     step = check_checkpoint(path)
     weights = safetensors.torch.load_file(path / LORA)
-    state = safetensors.torch.load_file(path / OPTIMIZER)
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     if {name: tuple(t.shape) for name, t in weights.items()} != shapes:
         raise UserError(
             f"checkpoint {path} is of another LoRA ({len(weights)} weights, this run trains "
             f"{len(shapes)}): give the lora settings and the base that it was made with"
         )
+    _restore_optimizer(path, parameters, optimizer)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-            optimizer.state[parameter] = {
-                key.removeprefix(f"{name}/"): t if t.ndim == 0 else t.to(parameter.device)
-                for key, t in state.items()
-                if key.startswith(f"{name}/")
-            }
     return step
+
+
+def load_average(path: Path) -> dict[str, Tensor] | None:
+    """The average's state in a whole checkpoint, on the CPU; None when it was made without one."""
+    check_checkpoint(path)
+    file = path / AVERAGE
+    return safetensors.torch.load_file(file) if file.exists() else None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -104,7 +119,8 @@ def check_checkpoint(path: Path) -> int:
     try:
         seal = json.loads((path / SEAL).read_text("utf-8"))
         version, step, hashes = seal["schema_version"], seal["step"], seal["sha256"]
-        damaged = [name for name in (LORA, OPTIMIZER) if sha256_file(path / name) != hashes[name]]
+        names = sorted({LORA, OPTIMIZER, *hashes})
+        damaged = [name for name in names if sha256_file(path / name) != hashes[name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"checkpoint {path} is not whole ({error!r})") from None
     if version != SCHEMA_VERSION:
@@ -116,10 +132,72 @@ def check_checkpoint(path: Path) -> int:
 
 def _optimizer_state(
     parameters: Mapping[str, Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """All that the optimizer remembers, under "<parameter name>/<entry>"."""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All that the optimizer remembers: its tensors, and a header with the rest."""
+    owners = {name: optimizer.state.get(p, {}) for name, p in parameters.items()}
+    for number, group in enumerate(optimizer.param_groups):
+        owners[f"group {number}"] = _memory(group, optimizer.defaults)
+    entries = {f"{name}/{key}": value for name, own in owners.items() for key, value in own.items()}
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    others = {key: value for key, value in entries.items() if key not in tensors}
+    header = {"optimizer": type(optimizer).__name__, "entries": json.dumps(others)}
+    return _copies(tensors), header
+
+
+def _memory(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group has come to hold since it was made, such as the rate that Prodigy found.
+
+    What it was made with is left out: settings are the run's, never the checkpoint's.
+    """
     return {
-        f"{name}/{entry}": torch.as_tensor(value).detach().cpu().contiguous()
-        for name, parameter in parameters.items()
-        for entry, value in optimizer.state[parameter].items()
+        key: value
+        for key, value in group.items()
+        if key not in SET_BY_THE_RUN
+        and (isinstance(value, Tensor) or key not in defaults or value != defaults[key])
     }
+
+
+def _restore_optimizer(
+    path: Path, parameters: Mapping[str, Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    with safetensors.safe_open(path / OPTIMIZER, "pt") as file:
+        header = file.metadata() or {}
+        entries: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    kind, ours = header.get("optimizer", "AdamW"), type(optimizer).__name__
+    if kind != ours:
+        raise UserError(
+            f"checkpoint {path} was made with the optimizer {kind}, this run has {ours}: set "
+            "optimizer.kind as it was, or resume to never"
+        )
+    memory: dict[str, dict[str, Any]] = {}
+    for key, value in (entries | json.loads(header.get("entries", "{}"))).items():
+        owner, _, entry = key.rpartition("/")
+        memory.setdefault(owner, {})[entry] = value
+    places = {p: n for n, p in enumerate(_parameters_of(optimizer))}
+    groups = []
+    for number, group in enumerate(optimizer.param_groups):
+        device = group["params"][0].device
+        found = {
+            key: value.to(device) if isinstance(value, Tensor) else value
+            for key, value in memory.get(f"group {number}", {}).items()
+        }
+        groups.append({**group, **found, "params": [places[p] for p in group["params"]]})
+    states = {p: memory[name] for name, p in parameters.items() if name in memory}
+    # through the optimizer's own method, which knows what lives on which device
+    optimizer.load_state_dict(
+        {"state": {places[p]: own for p, own in states.items()}, "param_groups": groups}
+    )
+    for parameter, own in states.items():
+        held = optimizer.state[parameter]
+        for entry, value in own.items():
+            if isinstance(value, Tensor) and held[entry].dtype != value.dtype:
+                held[entry] = value.to(held[entry].device)  # torch's makes all of a weight's type
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> list[Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, and none in another's memory: safetensors refuses tensors that share it."""
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
