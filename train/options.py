@@ -101,10 +101,14 @@ class ObjectiveSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """AdamW with a linear warm-up and a cosine fall to zero at the last step."""
+    """How weights follow the gradient, with a linear warm-up and a cosine fall to zero."""
 
+    kind: Literal["adamw", "adamw_8bit", "prodigy"] = "adamw"
+    """adamw: torch's own. adamw_8bit: bitsandbytes', whose memory of each larger weight takes two
+    bytes instead of eight. prodigy: finds its own rate (Mishchenko and Defazio 2023)."""
     learning_rate: Annotated[float, Field(gt=0)]
-    """The highest rate, reached after the warm-up."""
+    """The highest rate, reached after the warm-up. Of prodigy a factor on the rate that it finds:
+    set it to 1.0 there."""
     warmup_steps: Annotated[int, Field(ge=0)]
     """Steps over which the rate rises."""
     weight_decay: Annotated[float, Field(ge=0)]
