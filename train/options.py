@@ -115,6 +115,9 @@ class OptimizerSettings(Settings):
     """Decoupled decay of the LoRA's weights."""
     clip_norm: Annotated[float, Field(gt=0)]
     """Largest L2 norm of a step's gradient; a longer one is scaled down to it."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the running average of weights that a step keeps: 0.999 averages over the last
+    thousand steps or so. 0 keeps no average."""
 
 
 class CheckpointSettings(Settings):
