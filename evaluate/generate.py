@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from unskew.families import Text, family_of, stack_texts
 from unskew.noise import cell_generator, cell_noise
 from unskew.prompts import Prompt
 from unskew.runs import atomic_path
@@ -60,7 +60,7 @@ def missing_batches(
 
 
 def draw(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     batches: Sequence[tuple[Cell, ...]],
     sampler: Sampler,
     arm_folder: Path,
@@ -84,10 +84,10 @@ def draw(
 
 
 def draw_batch(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     cells: Sequence[Cell],
     sampler: Sampler,
-    states: dict[str, Tensor],
+    states: dict[str, Any],
 ) -> NDArray[np.uint8]:
     """(n, h, w, 3) uint8 pictures of n cells."""
     size = sampler.resolution_px // pipe.vae_scale_factor
@@ -110,21 +110,18 @@ def draw_batch(
 class TextStates:
     """Text encoder outputs, each prompt encoded once: suites repeat a prompt for every seed."""
 
-    def __init__(self, pipe: StableDiffusionPipeline, guided: bool) -> None:
-        self.pipe, self.guided = pipe, guided
-        self.known: dict[str, Tensor] = {}
+    def __init__(self, pipe: Any, guided: bool) -> None:
+        self.pipe, self.guided, self.family = pipe, guided, family_of(pipe)
+        self.known: dict[str, Text] = {}
 
-    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The pipeline's arguments for these prompts: (b, l, d) states, and the empty prompt's."""
-        asked = {"prompt_embeds": torch.stack([self._state(text) for text in texts])}
-        if self.guided:
-            empty = self._state("")
-            asked["negative_prompt_embeds"] = torch.stack([empty] * len(texts))
-        return asked
+    def __call__(self, texts: Sequence[str]) -> dict[str, Any]:
+        """The pipeline's arguments for these prompts, with the empty prompt's if guided."""
+        asked = stack_texts([self._text(text) for text in texts])
+        empty = stack_texts([self._text("")] * len(texts)) if self.guided else None
+        return self.family.asked(asked, empty)
 
-    def _state(self, text: str) -> Tensor:
+    def _text(self, text: str) -> Text:
         if text not in self.known:
             with torch.inference_mode():
-                state, _ = self.pipe.encode_prompt(text, self.pipe.device, 1, False)
-            self.known[text] = state[0]
+                [self.known[text]] = self.family.encode(self.pipe, [text])
         return self.known[text]

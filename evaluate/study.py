@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
 from pydantic import Field
 from tqdm import tqdm
 
@@ -171,7 +170,7 @@ def _draw_arms(
 
 
 @contextmanager
-def _wearing(pipe: StableDiffusionPipeline, name: str, arm: ArmSettings) -> Iterator[None]:
+def _wearing(pipe: Any, name: str, arm: ArmSettings) -> Iterator[None]:
     """The base with an arm's adapter on; the bare base again afterwards."""
     if arm.adapter is None:
         yield

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import tyro
-from diffusers import StableDiffusionPipeline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unskew.attributes import SUBJECT
@@ -111,7 +110,7 @@ def _cells(text: str, subject: str, seeds: int) -> Iterator[Cell]:
     return (Cell(prompt, seed) for seed in range(seeds))
 
 
-def _rate(pipe: StableDiffusionPipeline, attribute: str, asked: list[tuple[Cell, str]]) -> float:
+def _rate(pipe: Any, attribute: str, asked: list[tuple[Cell, str]]) -> float:
     shown = _read(pipe, [cell for cell, _ in asked], [attribute], DEFAULT_SAMPLER)[attribute]
     return float(
         np.mean([value == wanted for value, (_, wanted) in zip(shown, asked, strict=True)])
@@ -119,7 +118,7 @@ def _rate(pipe: StableDiffusionPipeline, attribute: str, asked: list[tuple[Cell,
 
 
 def _read(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     cells: list[Cell],
     attributes: Sequence[str],
     sampler: Sampler,
@@ -140,9 +139,7 @@ def _read(
 Shares = Mapping[str, Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]]
 
 
-def _neutral_shares(
-    pipe: StableDiffusionPipeline, world: World, seeds: int, sampler: Sampler
-) -> Shares:
+def _neutral_shares(pipe: Any, world: World, seeds: int, sampler: Sampler) -> Shares:
     """Subject -> attribute -> share of each value over `seeds` pictures, templates in turn."""
     templates = (*world.plain_templates, *world.contextual_templates)
     shares: dict[str, dict[str, np.ndarray[Any, np.dtype[np.float64]]]] = {}

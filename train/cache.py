@@ -13,15 +13,16 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
 from unskew.errors import UserError
+from unskew.families import Text, family_of
 from unskew.runs import sha256_file, sha256_folder
 from unskew.train.ahead import ahead
 from unskew.train.buckets import Framing
@@ -50,12 +51,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoders said, on the CPU, in fp32. c latent channels, l tokens, d text width."""
+    """What the encoders said, on the CPU, in fp32. c latent channels."""
 
     posteriors: Mapping[Path, Tensor]
     """Picture -> (2, c, h, w): mean and standard deviation, times the VAE's scaling factor."""
-    states: Mapping[str, Tensor]
-    """Caption -> (l, d): the text encoder's output."""
+    texts: Mapping[str, Text]
+    """Caption -> what the UNet is told of it."""
     mirrored: Mapping[Path, Tensor] = field(default_factory=dict)
     """As `posteriors`, of the pictures' mirror images; empty unless they were asked for."""
     work: Work = Work()
@@ -71,7 +72,7 @@ class Shot:
 
 
 def encode(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     base: Path,
     pictures: Iterable[Path],
     captions: Iterable[str],
@@ -94,14 +95,14 @@ def encode(
     states = _captions(pipe, caption_keys, folder)
     return Encoded(
         {shot.file: posteriors.tensors[key] for shot, key in shots.items() if not shot.mirrored},
-        {caption: states.tensors[key] for caption, key in caption_keys.items()},
+        _texts(caption_keys, states.tensors),
         {shot.file: posteriors.tensors[key] for shot, key in shots.items() if shot.mirrored},
-        Work(posteriors.made, posteriors.found, states.made, states.found),
+        _work(pipe, posteriors, states),
     )
 
 
 def fill_cache(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     base: Path,
     pictures: Iterable[Path],
     captions: Iterable[str],
@@ -115,11 +116,16 @@ def fill_cache(
     shots = _keyed_shots(pipe, base, dict.fromkeys(pictures), framing, mirror, workers)
     posteriors = _pictures(pipe, shots, folder, workers, keep=False)
     states = _captions(pipe, _keyed_captions(pipe, base, captions), folder, keep=False)
-    return Work(posteriors.made, posteriors.found, states.made, states.found)
+    return _work(pipe, posteriors, states)
+
+
+def _work(pipe: Any, posteriors: Kept, states: Kept) -> Work:
+    parts = len(family_of(pipe).TEXT_PARTS)
+    return Work(posteriors.made, posteriors.found, states.made // parts, states.found // parts)
 
 
 @torch.inference_mode()
-def encode_picture(pipe: StableDiffusionPipeline, file: Path, picture: Image.Image) -> Tensor:
+def encode_picture(pipe: Any, file: Path, picture: Image.Image) -> Tensor:
     """(2, c, h, w) mean and standard deviation of the picture's latents, scaled for the UNet.
 
     `picture` is the file's, framed by `load_picture`.
@@ -138,18 +144,18 @@ def encode_picture(pipe: StableDiffusionPipeline, file: Path, picture: Image.Ima
 
 
 @torch.inference_mode()
-def encode_caption(pipe: StableDiffusionPipeline, caption: str) -> Tensor:
-    """(l, d) states of a caption, exactly as the pipeline makes them when it draws."""
-    states_bld: Tensor = pipe.encode_prompt(caption, pipe.device, 1, False)[0]
-    return states_bld[0].float().cpu()
+def encode_caption(pipe: Any, caption: str) -> Text:
+    """What the UNet is told of a caption, exactly as the pipeline makes it when it draws."""
+    [text] = family_of(pipe).encode(pipe, [caption])
+    return {part: tensor.float().cpu() for part, tensor in text.items()}
 
 
-def _where(pipe: StableDiffusionPipeline) -> str:
+def _where(pipe: Any) -> str:
     return f"{VERSION} {torch.__version__} {pipe.device.type}"
 
 
 def _keyed_shots(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     base: Path,
     files: Iterable[Path],
     framing: int | Mapping[Path, Framing],
@@ -176,16 +182,20 @@ def _keyed_shots(
     }
 
 
-def _keyed_captions(
-    pipe: StableDiffusionPipeline, base: Path, captions: Iterable[str]
-) -> dict[str, str]:
-    folders = f"{sha256_folder(base / 'text_encoder')} {sha256_folder(base / 'tokenizer')}"
-    text = f"{_where(pipe)} {folders}"
-    return {caption: key_of(text, caption) for caption in dict.fromkeys(captions)}
+def _keyed_captions(pipe: Any, base: Path, captions: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Each caption's parts, side by side, with their keys."""
+    family = family_of(pipe)
+    folders = [sha256_folder(base / name) for name in (*family.ENCODERS, *family.TOKENIZERS)]
+    text = f"{_where(pipe)} {' '.join(folders)}"
+    return {
+        (caption, part): key_of(text, caption, *([] if part == "states" else [part]))
+        for caption in dict.fromkeys(captions)
+        for part in family.TEXT_PARTS
+    }
 
 
 def _pictures(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     keyed: Mapping[Shot, str],
     folder: Path | None,
     workers: int | None,
@@ -203,17 +213,28 @@ def _pictures(
 
 
 def _captions(
-    pipe: StableDiffusionPipeline,
-    keyed: Mapping[str, str],
+    pipe: Any,
+    keyed: Mapping[tuple[str, str], str],
     folder: Path | None,
     *,
     keep: bool = True,
 ) -> Kept:
-    def make(captions: Iterable[str]) -> Generator[Tensor, None, None]:
-        yield from (encode_caption(pipe, caption) for caption in captions)
+    def make(parts: Iterable[tuple[str, str]]) -> Generator[Tensor, None, None]:
+        last, text = None, {}
+        for caption, part in parts:
+            if caption != last:
+                last, text = caption, encode_caption(pipe, caption)
+            yield text[part]
 
-    wanted = {key: caption for caption, key in keyed.items()}
+    wanted = {key: part for part, key in keyed.items()}
     return through_cache(wanted, make, folder and folder / "captions", keep=keep)
+
+
+def _texts(keyed: Mapping[tuple[str, str], str], tensors: Mapping[str, Tensor]) -> dict[str, Text]:
+    texts: dict[str, dict[str, Tensor]] = {}
+    for (caption, part), key in keyed.items():
+        texts.setdefault(caption, {})[part] = tensors[key]
+    return dict(texts)
 
 
 def _load(shot: Shot) -> Image.Image:

@@ -7,7 +7,6 @@ process (loss, gradient norm) each process comes to the same end; seconds differ
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,10 +14,8 @@ from statistics import median
 import torch
 from torch.nn import Parameter
 
-from unskew.attributes import Attribute
 from unskew.errors import UserError
 from unskew.train.options import OptimizerSettings
-from unskew.train.rows import Row
 
 FIRST_STEPS = 5
 """A gradient that is 0 for this many steps from the first stays 0."""
@@ -139,32 +136,18 @@ def weak_factor(settings: OptimizerSettings) -> str | None:
     )
 
 
-def identical_captions(rows: Sequence[Row]) -> str | None:
-    """A word when all rows, of two or more, have one caption."""
-    texts = {row.text for row in rows}
-    if len(rows) < 2 or len(texts) != 1:
-        return None
-    return (
-        f"warning: all {len(rows)} captions are {texts.pop()!r}: what is learned will show "
-        "whatever is asked for. Add controls, and captions of more subjects"
-    )
+@dataclass
+class Lookout:
+    """Everything that is watched while a run goes on, step after step."""
 
+    loss: Watch = Watch()
+    seconds: Watch = Watch()
+    norms: tuple[float, ...] = ()
 
-def check_groups(rows: Sequence[Row], attributes: Mapping[str, Attribute]) -> None:
-    """Raise UserError naming every value that is asked for and is on no neutral row.
-
-    An attribute that is on no neutral row at all is none of this dataset's: nothing is dealt by it.
-    """
-    counts = Counter(pair for row in rows if row.kind == "neutral" for pair in row.values.items())
-    missing = [
-        f"{attribute.id}: {value}"
-        for attribute in attributes.values()
-        if any((attribute.id, other) in counts for other in attribute.values)
-        for value, share in zip(attribute.values, attribute.target, strict=True)
-        if share > 0 and not counts[attribute.id, value]
-    ]
-    if missing:
-        raise UserError(
-            f"no neutral row shows {'; '.join(missing)}, which the target asks for: add pictures "
-            "of it with neutral captions, or set its share in targets to 0"
-        )
+    def look(self, step: int, metrics: Mapping[str, float], seconds: float) -> list[str]:
+        """What to tell the user after a step. Raises UserError as the checks do."""
+        self.loss, about_loss = check_loss(self.loss, step, metrics["loss"])
+        self.seconds, about_seconds = check_seconds(self.seconds, step, seconds)
+        self.norms = (*self.norms, metrics["gradient_norm"])[:FIRST_STEPS]
+        check_gradients(self.norms)
+        return [word for word in (about_loss, about_seconds) if word]

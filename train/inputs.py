@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffusers import DDIMScheduler
 from transformers import CLIPTokenizer
 
 from unskew.attributes import Attribute, load_attribute, target_shares
@@ -15,6 +16,7 @@ from unskew.runs import sha256_file, sha256_folder
 from unskew.train.batches import Batches, shares_dealt
 from unskew.train.buckets import Framing, describe_framings, frame
 from unskew.train.checkpoints import SEAL, check_checkpoint
+from unskew.train.noise_levels import check_schedule
 from unskew.train.objective import teacher_caption
 from unskew.train.options import TrainSettings
 from unskew.train.rows import Row, load_rows
@@ -44,6 +46,8 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     """
     base = resolve_base(settings.base)
     check_base(base)
+    schedule = DDIMScheduler.from_pretrained(base / "scheduler", local_files_only=True)
+    check_schedule(schedule, settings.objective)
     if settings.resume not in OWN_CHECKPOINTS:
         check_checkpoint(Path(settings.resume))
     attributes = _attributes(settings)
@@ -71,7 +75,9 @@ def captions_of(rows: tuple[Row, ...], settings: TrainSettings) -> Iterator[str]
         if teacher is not None:
             yield teacher
     if settings.samples.every:
-        yield from (*settings.samples.prompts, "")
+        yield from settings.samples.prompts
+    if settings.samples.every or settings.objective.caption_dropout:
+        yield ""
 
 
 def describe(settings: TrainSettings, inputs: Inputs) -> str:

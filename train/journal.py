@@ -50,15 +50,19 @@ class Journal:
         """What was done since the last step (samples, checkpoints) is no training time."""
         self.mark = time.perf_counter()
 
-    def step(self, done: int, metrics: Mapping[str, float], *, log: bool) -> None:
-        """One step is finished, `done` in all; `log` records its metrics."""
+    def step(self, done: int, metrics: Mapping[str, float], *, log: bool) -> float:
+        """One step is finished, `done` in all; `log` records its metrics. How long it took, s."""
         now = time.perf_counter()
+        took = now - self.mark
         if done > self.first + WARM_UP:
-            self.done, self.seconds = self.done + 1, self.seconds + now - self.mark
+            self.done, self.seconds = self.done + 1, self.seconds + took
         self.mark = now
         self.bar.update()
-        if not (log and self.accelerator.is_main_process):
-            return
+        if log and self.accelerator.is_main_process:
+            self._log(done, metrics)
+        return took
+
+    def _log(self, done: int, metrics: Mapping[str, float]) -> None:
         values = {**metrics, "seconds_per_step": self.seconds_per_step}
         self.accelerator.log(values, step=done)
         with self.file.open("a", encoding="utf-8") as lines:

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +26,38 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from unskew.adapters import WEIGHTS_FILE, save_adapter
+from unskew.adapters import WEIGHTS_FILE
 from unskew.errors import UserError
+from unskew.pipelines import load_base
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
-from unskew.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from unskew.train.average import (
+    Average,
+    average_state,
+    averaged,
+    begin_average,
+    restored_average,
+    update_average,
+)
+from unskew.train.cache import fill_cache
+from unskew.train.checkpoints import (
+    load_average,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from unskew.train.guards import Lookout
 from unskew.train.inputs import Inputs, captions_of, check_inputs, describe, input_hashes
 from unskew.train.journal import Journal
 from unskew.train.objective import draw_part, row_losses, target_bchw
 from unskew.train.options import OptimizerSettings, TrainSettings
+from unskew.train.output import write_adapter
+from unskew.train.proof import prove_adapter
 from unskew.train.rows import Row
 from unskew.train.samples import draw_grid
 from unskew.train.stopping import Stop
-from unskew.train.training import (
-    Training,
-    load_training,
-    make_accelerator,
-    prove_adapter,
-    surroundings,
-)
+from unskew.train.surroundings import make_accelerator, surroundings
+from unskew.train.training import Training, load_training
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
     facts = surroundings(settings, accelerator)
     say(accelerator, f"device: {facts['device']}\ndtype: {facts['dtype']}")
     say(accelerator, describe(settings, inputs))
+    if settings.cache_only:
+        return only_cache(settings, inputs, accelerator)
     if accelerator.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -73,40 +88,48 @@ def main(argv: Sequence[str]) -> int:
             say(accelerator, f"{settings.out} is complete already: nothing to do")
         else:
             training = load_training(settings, inputs, inputs.rows, accelerator, settings.cache)
-            train(training, resume(training))
-            finish(training, inputs, run)
+            say(accelerator, str(training.deal.encoded.work))
+            average = train(training, *resume(training))
+            finish(training, inputs, run, average)
     if resolved.json and accelerator.is_main_process:
         print(json.dumps({"adapter": str(settings.out / "adapter" / WEIGHTS_FILE)}))
     return 0
 
 
-def train(training: Training, first: int) -> None:
-    """Steps `first` to the last, with what happens once in a while between them."""
-    settings, accelerator, out = training.settings, training.accelerator, training.settings.out
-    main_process = accelerator.is_main_process
+def train(training: Training, first: int, average: Average | None) -> Average | None:
+    """Steps `first` to the last, with what happens once in a while between them.
+
+    Returns the running average of the weights, where one is kept.
+    """
+    t, settings, out = training, training.settings, training.settings.out
+    main_process, decay = t.accelerator.is_main_process, settings.optimizer.average_decay
     if settings.tracker != "none":
-        accelerator.init_trackers(settings.tracker)
-    with Stop(accelerator) as stop, Journal(accelerator, out, first, settings.steps) as journal:
+        t.accelerator.init_trackers(settings.tracker)
+    lookout = Lookout()
+    with Stop(t.accelerator) as stop, Journal(t.accelerator, out, first, settings.steps) as journal:
         for step in range(first, settings.steps):
             if due(step, settings.samples.every) and main_process:
-                draw_samples(training, step)
+                draw_samples(t, step, average)
                 journal.leave_out()
 
-            metrics = train_step(training, step)
+            metrics = train_step(t, step)
+            if average:
+                average = update_average(average, t.parameters, decay)
 
             done, last = step + 1, step + 1 == settings.steps
-            journal.step(done, metrics, log=last or due(done, settings.log_every))
+            seconds = journal.step(done, metrics, log=last or due(done, settings.log_every))
+            for word in lookout.look(step, metrics, seconds):
+                say(t.accelerator, word)
             stopping = stop.asked()
             if (last or stopping or due(done, settings.checkpoints.every)) and main_process:
-                keep = settings.checkpoints.keep
-                folder = out / "checkpoints"
-                save_checkpoint(folder, done, training.parameters, training.optimizer, keep)
+                save(t, done, average)
                 journal.leave_out()
             if stopping:
-                say(accelerator, f"stopped: {done} steps are saved; the same command goes on")
+                say(t.accelerator, f"stopped: {done} steps are saved; the same command goes on")
                 raise stop.error()
         if settings.samples.every and main_process:
-            draw_samples(training, settings.steps)
+            draw_samples(t, settings.steps, average)
+    return average
 
 
 def train_step(training: Training, step: int) -> dict[str, float]:
@@ -114,27 +137,15 @@ def train_step(training: Training, step: int) -> dict[str, float]:
     t, settings = training, training.settings
     rows = t.batches.rows(step)
     losses: list[tuple[Row, torch.Tensor]] = []
-    for places in t.parts():
-        part = draw_part(
-            rows,
-            places,
-            step,
-            seed=settings.seed,
-            encoded=t.encoded,
-            siblings=t.siblings,
-            settings=settings.objective,
-            num_timesteps=t.pipe.scheduler.config.num_train_timesteps,
-            device=t.accelerator.device,
-        )
-        noisy_bchw = t.pipe.scheduler.add_noise(
-            part.latents_bchw, part.noise_bchw, part.timesteps_b
-        )
-        with t.accelerator.accumulate(t.model):
+    for places, together in t.passes(rows):
+        part = draw_part(rows, places, step, t.deal)
+        noisy_bchw = t.schedule.add_noise(part.latents_bchw, part.noise_bchw, part.timesteps_b)
+        with together:
             with t.autocast():
-                target = target_bchw(t.unet, t.pipe.scheduler, part, noisy_bchw)
-                predicted = t.model(noisy_bchw, part.timesteps_b, part.states_bld).sample
+                target = target_bchw(t.pipe.unet, t.family, t.schedule, part, noisy_bchw)
+                predicted = t.denoiser(noisy_bchw, part)
                 loss_b = row_losses(predicted, target, part.weights_b)
-            t.accelerator.backward(loss_b.mean())
+            t.accelerator.backward(loss_b.sum() / t.rows_per_process)
         losses += zip(part.rows, loss_b.detach(), strict=True)
     parameters = list(t.parameters.values())  # a list: clipping an exhausted iterator clips nothing
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip_norm)
@@ -177,28 +188,45 @@ def due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def draw_samples(training: Training, done: int) -> None:
+def draw_samples(training: Training, done: int, average: Average | None) -> None:
     """The sample grid after `done` steps, unless an attempt before has drawn it."""
     settings = training.settings
     file = settings.out / "samples" / f"step-{done:06d}.png"
     if not file.exists():
-        with training.autocast():
-            draw_grid(
-                training.pipe, training.encoded, settings.samples, settings.resolution_px, file
-            )
+        encoded = training.deal.encoded
+        with as_saved(training, average), training.autocast():
+            draw_grid(training.pipe, encoded, settings.samples, settings.resolution_px, file)
 
 
-def resume(training: Training) -> int:
+def as_saved(training: Training, average: Average | None) -> AbstractContextManager[None]:
+    """Inside, the LoRA's weights are those that the adapter would hold: the average, if any."""
+    return averaged(average, training.parameters) if average else nullcontext()
+
+
+def save(training: Training, done: int, average: Average | None) -> None:
+    """A checkpoint after `done` steps."""
+    save_checkpoint(
+        training.settings.out / "checkpoints",
+        done,
+        training.parameters,
+        training.optimizer,
+        training.settings.checkpoints.keep,
+        average and average_state(average),
+    )
+
+
+def resume(training: Training) -> tuple[int, Average | None]:
     """Put the checkpoint that the settings ask for in place; how many steps are done."""
     settings, accelerator = training.settings, training.accelerator
     folder = settings.out / "checkpoints"
     if settings.resume == "never" and accelerator.is_main_process and folder.exists():
         shutil.rmtree(folder)
     accelerator.wait_for_everyone()
+    averaging = settings.optimizer.average_decay > 0
     own = settings.resume in ("auto", "never")
     path = newest_checkpoint(folder) if own else Path(settings.resume)
     if path is None:
-        return 0
+        return 0, begin_average(training.parameters) if averaging else None
     done = load_checkpoint(path, training.parameters, training.optimizer)
     if done > settings.steps:
         raise UserError(
@@ -206,7 +234,12 @@ def resume(training: Training) -> int:
             "steps, or give an earlier checkpoint"
         )
     say(accelerator, f"going on from {path}")
-    return done
+    if not averaging:
+        return done, None
+    state = load_average(path)
+    if state is None:
+        return done, begin_average(training.parameters)
+    return done, restored_average(state, training.parameters)
 
 
 def begin(
@@ -228,19 +261,15 @@ def begin(
     )
 
 
-def finish(training: Training, inputs: Inputs, run: Run | None) -> None:
+def finish(training: Training, inputs: Inputs, run: Run | None, average: Average | None) -> None:
     """Write the adapter, prove that it loads back as it was, and call the run complete."""
     if run is None:
         return
-    settings, folder = training.settings, training.settings.out / "adapter"
-    base_sha256 = read_manifest(run.folder)["inputs"]["base"]
-    extra = {
-        "unskew_attributes": ",".join(settings.attributes),
-        "unskew_base_sha256": base_sha256,
-    }
-    with atomic_path(folder) as temporary:
-        save_adapter(temporary, training.unet, extra)
-        proof = prove_adapter(training, inputs.base, temporary)
+    folder = training.settings.out / "adapter"
+    manifest = read_manifest(run.folder)
+    with as_saved(training, average), atomic_path(folder) as temporary:
+        files = write_adapter(training, temporary, manifest["inputs"])
+        proof = prove_adapter(training, inputs.base, *files)
         if folder.exists():  # of an attempt that was killed before it could say "complete"
             shutil.rmtree(folder)
     file = folder / WEIGHTS_FILE
@@ -249,6 +278,23 @@ def finish(training: Training, inputs: Inputs, run: Run | None) -> None:
         training.accelerator,
         f"{file}: proved in a fresh base, difference {proof['difference']:.2g}",
     )
+
+
+def only_cache(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator) -> int:
+    """Encode what the cache lacks, and nothing else."""
+    if accelerator.is_main_process:
+        pipe = load_base(inputs.base, accelerator.device, torch.float32, without=("unet",))
+        work = fill_cache(
+            pipe,
+            inputs.base,
+            [row.file for row in inputs.rows],
+            captions_of(inputs.rows, settings),
+            inputs.framings,
+            settings.cache,
+            mirror=settings.pictures.horizontal_flip,
+        )
+        say(accelerator, f"{settings.cache}: {work}")
+    return 0
 
 
 def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Accelerator) -> int:
@@ -266,7 +312,8 @@ def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Acce
         unit = 1 if sys.platform == "darwin" else 1024
         memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "this process"
     items = [
-        len({r.file for r in some}) + len(set(captions_of(some, settings)))
+        len({r.file for r in some}) * (1 + settings.pictures.horizontal_flip)
+        + len(set(captions_of(some, settings)))
         for some in (inputs.rows, rows)
     ]
     trained = sum(p.numel() for p in training.parameters.values())

@@ -136,6 +136,18 @@ def check_schedule(scheduler: SchedulerMixin, settings: ObjectiveSettings) -> No
         )
 
 
+def training_schedule(scheduler: SchedulerMixin, settings: ObjectiveSettings) -> DDIMScheduler:
+    """The base's noise schedule for training, rescaled if that is asked for.
+
+    A DDIM scheduler whatever the base samples with: some of diffusers' schedulers scale a noisy
+    picture as their sampler wants it, and not all know the velocity. Raises as `check_schedule`.
+    """
+    check_schedule(scheduler, settings)
+    if settings.zero_terminal_snr:
+        return rescaled(scheduler)
+    return DDIMScheduler.from_config(scheduler.config)
+
+
 def rescaled(scheduler: SchedulerMixin) -> DDIMScheduler:
     """The same schedule with its last step at SNR 0, for training and for sampling alike.
 

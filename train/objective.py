@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
@@ -17,11 +18,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from unskew.errors import UserError
+from unskew.families import Family, stack_texts
 from unskew.noise import cell_generator
+from unskew.train.buckets import Framing, is_mirrored
 from unskew.train.cache import Encoded
+from unskew.train.noise_levels import dropped_b, loss_weights_b, offset_noise, timesteps
 from unskew.train.options import ObjectiveSettings
 from unskew.train.rows import Row
-from unskew.train.siblings import Caption, Siblings, in_target
+from unskew.train.siblings import Kin, Siblings, in_target, kin_of
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,35 @@ class Part:
     """The rows that one forward pass takes, with all that chance decides about them."""
 
     rows: tuple[Row, ...]
+    captions: tuple[str, ...]
+    """What the UNet is told: the rows' captions, some left empty."""
     latents_bchw: Tensor
     noise_bchw: Tensor
     timesteps_b: Tensor
-    states_bld: Tensor
-    """Text states of the rows' captions: what the UNet is told."""
+    texts: Mapping[str, Tensor]
+    """The captions as the UNet is told them, of the bare text encoders."""
     taught_m: Tensor
     """Places in the part whose target is the frozen base's prediction."""
-    teacher_states_bld: Tensor
-    """Text states of what the base is told; only those at `taught_m` are used."""
+    teacher_texts: Mapping[str, Tensor]
+    """What the base is told; only that at `taught_m` is used."""
+    time_ids_b6: Tensor
+    """Sizes and crops, which SDXL is told."""
     siblings: tuple[Siblings | None, ...]
     """Each row's, where its target may be moved to what its siblings have in common."""
     weights_b: Tensor
+
+
+@dataclass(frozen=True)
+class Deal:
+    """What the parts of every step are drawn from."""
+
+    seed: int
+    encoded: Encoded
+    framings: Mapping[Path, Framing]
+    siblings: Mapping[Kin, Siblings]
+    settings: ObjectiveSettings
+    schedule: SchedulerMixin
+    device: torch.device
 
 
 def teacher_caption(row: Row, target: Literal["picture", "explicit"]) -> str | None:
@@ -64,69 +85,70 @@ def teacher_caption(row: Row, target: Literal["picture", "explicit"]) -> str | N
     return row.explicit_text
 
 
-def draw_part(
-    rows: Sequence[Row],
-    places: Sequence[int],
-    step: int,
-    *,
-    seed: int,
-    encoded: Encoded,
-    siblings: Mapping[Caption, Siblings],
-    settings: ObjectiveSettings,
-    num_timesteps: int,
-    device: torch.device,
-) -> Part:
+def draw_part(rows: Sequence[Row], places: Sequence[int], step: int, deal: Deal) -> Part:
     """The rows at these places of a step's batch, with their noise, timesteps and latents.
 
     Each row's chance is a function of (seed, step, place) alone: of no process, part or device.
+    All these rows must have one size.
     """
+    settings, encoded, device = deal.settings, deal.encoded, deal.device
     chosen = tuple(rows[place] for place in places)
-    chances = [
-        _row_chance(seed, step, place, encoded.posteriors[rows[place].file]) for place in places
-    ]
-    latents, noise, uniforms = (torch.stack(parts) for parts in zip(*chances, strict=True))
-    teachers = [teacher_caption(row, settings.target) for row in chosen]
+    chances = [_row_chance(deal, step, place, rows[place]) for place in places]
+    latents, noise, uniforms_b2, dropout_b = (torch.stack(c) for c in zip(*chances, strict=True))
+    dropped = dropped_b(dropout_b, settings.caption_dropout).tolist()
+    captions = tuple("" if no else row.text for no, row in zip(dropped, chosen, strict=True))
+    own = [teacher_caption(row, settings.target) for row in chosen]
+    teachers = ["" if no and t is not None else t for no, t in zip(dropped, own, strict=True)]
     taught = [place for place, caption in enumerate(teachers) if caption is not None]
-    told = [caption or row.text for caption, row in zip(teachers, chosen, strict=True)]
+    told = [own if t is None else t for t, own in zip(teachers, captions, strict=True)]
+    timesteps_b = timesteps(uniforms_b2, settings, deal.schedule.config.num_train_timesteps)
+    weights_b = torch.tensor([row.weight for row in chosen]) * loss_weights_b(
+        deal.schedule.alphas_cumprod, timesteps_b, deal.schedule.config.prediction_type, settings
+    )
     return Part(
         rows=chosen,
+        captions=captions,
         latents_bchw=latents.to(device),
         noise_bchw=noise.to(device),
-        timesteps_b=timesteps(uniforms, settings, num_timesteps).to(device),
-        states_bld=torch.stack([encoded.states[row.text] for row in chosen]).to(device),
+        timesteps_b=timesteps_b.to(device),
+        texts=stack_texts([encoded.texts[caption] for caption in captions], device),
         taught_m=torch.tensor(taught, dtype=torch.long, device=device),
-        teacher_states_bld=torch.stack([encoded.states[caption] for caption in told]).to(device),
-        siblings=tuple(
-            siblings.get((row.subject, row.text)) if caption and row.kind == "neutral" else None
-            for caption, row in zip(teachers, chosen, strict=True)
+        teacher_texts=stack_texts([encoded.texts[caption] for caption in told], device),
+        time_ids_b6=torch.tensor(
+            [deal.framings[row.file].time_ids for row in chosen], dtype=torch.float, device=device
         ),
-        weights_b=torch.tensor([row.weight for row in chosen], device=device),
+        siblings=tuple(
+            deal.siblings.get(kin_of(row, encoded))
+            if teacher is not None and row.kind == "neutral" and not no
+            else None
+            for teacher, row, no in zip(teachers, chosen, dropped, strict=True)
+        ),
+        weights_b=weights_b.to(device),
     )
 
 
 def _row_chance(
-    seed: int, step: int, place: int, posterior: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One row's latents and noise, each (c, h, w), and two uniforms for its timestep."""
-    generator = cell_generator(f"training step {step} place {place}", seed)
-    mean, std = posterior
+    deal: Deal, step: int, place: int, row: Row
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One row's latents and noise, each (c, h, w), two uniforms for its timestep, one more."""
+    mirrored = deal.encoded.mirrored and is_mirrored(deal.seed, step, place)
+    mean, std = (deal.encoded.mirrored if mirrored else deal.encoded.posteriors)[row.file]
+    generator = cell_generator(f"training step {step} place {place}", deal.seed)
     latents = mean + std * torch.randn(mean.shape, generator=generator)
     noise = torch.randn(mean.shape, generator=generator)
-    return latents, noise, torch.rand(2, generator=generator)
-
-
-def timesteps(uniforms_b2: Tensor, settings: ObjectiveSettings, num_timesteps: int) -> Tensor:
-    """(b,) timesteps 0 .. num_timesteps - 1 from two uniforms a row: the range, the place in it."""
-    first = torch.zeros(len(uniforms_b2))
-    if settings.timesteps == "high_noise":
-        high = uniforms_b2[:, 0] < settings.high_noise_share
-        first = torch.where(high, settings.high_noise_from * num_timesteps, first)
-    drawn = first + uniforms_b2[:, 1] * (num_timesteps - first)
-    return drawn.long().clamp(max=num_timesteps - 1)
+    uniforms_2 = torch.rand(2, generator=generator)
+    # what came later is drawn last, so that runs without it keep their bits
+    dropout = torch.rand((), generator=generator)
+    offset_c11 = torch.randn((len(mean), 1, 1), generator=generator)
+    return latents, offset_noise(noise, offset_c11, deal.settings.noise_offset), uniforms_2, dropout
 
 
 def target_bchw(
-    unet: UNet2DConditionModel, scheduler: SchedulerMixin, part: Part, noisy_bchw: Tensor
+    unet: UNet2DConditionModel,
+    family: Family,
+    scheduler: SchedulerMixin,
+    part: Part,
+    noisy_bchw: Tensor,
 ) -> Tensor:
     """What each row's prediction should be: the picture's own target, or the base's prediction.
 
@@ -135,9 +157,9 @@ def target_bchw(
     target = picture_target(scheduler, part.latents_bchw, part.noise_bchw, part.timesteps_b)
     if len(part.taught_m):
         taught = part.taught_m
-        target[taught] = base_prediction(
-            unet, noisy_bchw[taught], part.timesteps_b[taught], part.teacher_states_bld[taught]
-        )
+        texts = {name: tensor[taught] for name, tensor in part.teacher_texts.items()}
+        told = family.told(texts, part.time_ids_b6[taught])
+        target[taught] = base_prediction(unet, noisy_bchw[taught], part.timesteps_b[taught], told)
     alpha_bars_b = scheduler.alphas_cumprod.to(target.device)[part.timesteps_b]
     for place, (row, kin) in enumerate(zip(part.rows, part.siblings, strict=True)):
         if kin is not None:
@@ -161,11 +183,11 @@ def picture_target(
 
 @torch.no_grad()
 def base_prediction(
-    unet: UNet2DConditionModel, noisy_bchw: Tensor, timesteps_b: Tensor, states_bld: Tensor
+    unet: UNet2DConditionModel, noisy_bchw: Tensor, timesteps_b: Tensor, told: Mapping[str, Any]
 ) -> Tensor:
     """The frozen base's prediction: the same UNet with its adapter off, in fp32."""
     with adapter_off(unet):
-        prediction: Tensor = unet(noisy_bchw, timesteps_b, states_bld).sample
+        prediction: Tensor = unet(noisy_bchw, timesteps_b, **told).sample
     return prediction.float()
 
 

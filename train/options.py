@@ -26,7 +26,16 @@ class LoraSettings(Settings):
         | tuple[str, ...]
     )
     """Which modules: a preset, or a list of ends of module names such as [to_q, ff.net.2].
-    all_linear is attention, feed-forward and the projections in and out of each transformer."""
+    all_linear is attention, feed-forward and the projections in and out of each transformer. In
+    text encoders attention, and with every other preset feed-forward."""
+    components: tuple[Literal["unet", "text_encoder"], ...] = ("unet",)
+    """What gets a LoRA; text_encoder means both of SDXL's. Training it encodes captions in every
+    step, so their cache then serves the base's predictions only."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank), which keeps large ranks from fading (Kalajdzievski 2023)."""
+    use_dora: bool = False
+    """Train the length of each weight's columns apart from their direction (DoRA, Liu et al. 2024).
+    Slower; of today's programs only diffusers and peft read it as it was trained."""
 
 
 class PictureSettings(Settings):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from unskew.families import family_of, stack_texts
 from unskew.noise import cell_generator, cell_noise
 from unskew.runs import atomic_path
 from unskew.train.cache import Encoded
@@ -20,7 +21,7 @@ CAPTION_PX = 16
 
 
 def draw_grid(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     encoded: Encoded,
     settings: SampleSettings,
     resolution_px: int,
@@ -40,7 +41,7 @@ def draw_grid(
 
 @torch.inference_mode()
 def _draw_row(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     encoded: Encoded,
     settings: SampleSettings,
     resolution_px: int,
@@ -50,12 +51,11 @@ def _draw_row(
     cells = [(prompt, seed) for seed in range(settings.seeds)]
     size_px = resolution_px // pipe.vae_scale_factor
     noise = cell_noise(cells, (pipe.unet.config.in_channels, size_px, size_px))
-    guided = settings.guidance > 1
+    told = stack_texts([encoded.texts[prompt]] * len(cells), pipe.device)
+    none = stack_texts([encoded.texts[""]] * len(cells), pipe.device)
+    empty = none if settings.guidance > 1 else None
     pictures = pipe(
-        prompt_embeds=torch.stack([encoded.states[prompt]] * len(cells)).to(pipe.device),
-        negative_prompt_embeds=torch.stack([encoded.states[""]] * len(cells)).to(pipe.device)
-        if guided
-        else None,
+        **family_of(pipe).asked(told, empty),
         latents=noise.to(pipe.device),
         generator=[cell_generator(*cell) for cell in cells],
         num_inference_steps=settings.steps,

@@ -30,8 +30,9 @@ from unskew.train.batches import Deck
 from unskew.train.cache import Encoded
 from unskew.train.rows import Row
 
-Caption = tuple[str, str]
-"""Subject and text: what neutral rows share when nothing but the picture tells them apart."""
+Kin = tuple[str, str, tuple[int, ...]]
+"""Subject, text and latents' shape: what neutral rows share when nothing but the picture tells
+them apart."""
 
 MOST_SIBLINGS = 500
 """A caption of more pictures is left as it is: comparing a row with each would cost too much."""
@@ -71,18 +72,23 @@ class Siblings:
         return ((any_n - same_n)[:, None, None, None] * latents_nchw).sum(0)
 
 
-def find_siblings(decks: Sequence[Deck], encoded: Encoded) -> dict[Caption, Siblings]:
+def kin_of(row: Row, encoded: Encoded) -> Kin:
+    """What a neutral row shares with its siblings."""
+    return row.subject, row.text, tuple(encoded.posteriors[row.file].shape)
+
+
+def find_siblings(decks: Sequence[Deck], encoded: Encoded) -> dict[Kin, Siblings]:
     """The siblings of every neutral caption, at the rates at which the decks deal them.
 
     Left out are pictures that are not encoded (a dry run's) and captions of over MOST_SIBLINGS.
     """
-    dealt: dict[Caption, list[tuple[Row, float]]] = {}
+    dealt: dict[Kin, list[tuple[Row, float]]] = {}
     for deck in decks:
         for combination, rows in deck.rows.items():
             rate = deck.cards.count(combination) / len(deck.cards) / len(rows)
             for row in rows:
                 if row.file in encoded.posteriors:
-                    dealt.setdefault((row.subject, row.text), []).append((row, rate))
+                    dealt.setdefault(kin_of(row, encoded), []).append((row, rate))
     return {
         caption: Siblings.of(rows, encoded)
         for caption, rows in dealt.items()

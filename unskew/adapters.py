@@ -1,4 +1,4 @@
-"""LoRA adapters on a UNet: attach, save, load back strictly, weigh.
+"""LoRA adapters on a base's UNet and text encoders: attach, save, load back strictly, weigh.
 
 The file is diffusers' own format (`pytorch_lora_weights.safetensors`) with its adapter metadata:
 without it a loader takes alpha = rank, and the adapter comes back at another strength.
@@ -7,20 +7,24 @@ without it a loader takes alpha = rank, and the adapter comes back at another st
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_unet_state_dict_to_peft
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from unskew.errors import UserError
+from unskew.families import family_of
 from unskew.runs import atomic_path
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -40,62 +44,99 @@ TARGET_PRESETS: Mapping[str, tuple[str, ...]] = {
     "with_convolutions": (*_ATTENTION, *_FEED_FORWARD, *_PROJECTIONS, *_CONVOLUTIONS),
 }
 """Preset -> the ends of the names of the UNet's modules that get a LoRA."""
+_TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+TEXT_PRESETS: Mapping[str, tuple[str, ...]] = {
+    name: _TEXT_ATTENTION if name == "attention" else (*_TEXT_ATTENTION, "fc1", "fc2")
+    for name in TARGET_PRESETS
+}
+"""Preset -> the same of a text encoder's modules."""
 
 
 def attach(
-    unet: UNet2DConditionModel, *, rank: int, alpha: float, target_modules: str | Sequence[str]
-) -> list[Parameter]:
-    """Add a LoRA that changes nothing yet (B = 0), and return its parameters, all fp32.
+    models: Mapping[str, Module],
+    *,
+    rank: int,
+    alpha: float,
+    target_modules: str | Sequence[str],
+    use_rslora: bool = False,
+    use_dora: bool = False,
+) -> dict[str, Parameter]:
+    """Add a LoRA that changes nothing yet (B = 0); "model.parameter" -> parameter, all fp32.
 
-    `target_modules` is a preset or ends of module names. The scale is alpha / rank. A is drawn
+    `models` are UNet and text encoders by their names in the pipeline. `target_modules` is a preset
+    or ends of module names. The scale is alpha / rank, with rsLoRA alpha / sqrt(rank). A is drawn
     from torch's global generator: seed it first. fp32 whatever the base's precision, because in
     bf16 most updates of a usual learning rate round to nothing. Raises UserError for an end that
-    no module has.
+    no module of any model has.
     """
-    ends = TARGET_PRESETS.get(target_modules) if isinstance(target_modules, str) else target_modules
-    if ends is None:
-        raise UserError(
-            f"lora.target_modules must be one of {list(TARGET_PRESETS)} or a list of ends of "
-            f"module names, got {target_modules!r}"
+    names = {name: _modules_to_adapt(name, model, target_modules) for name, model in models.items()}
+    _check_ends(models, target_modules)
+    parameters = {}
+    for name, model in models.items():
+        if not names[name]:
+            continue
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]
+            target_modules=names[name],
+            use_rslora=use_rslora,
+            use_dora=use_dora,
         )
-    modules = _modules_ending(unet, ends, strict=not isinstance(target_modules, str))
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules)  # type: ignore[arg-type]
-    unet.add_adapter(config, TRAINED)
-    parameters = [p for p in unet.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.data = parameter.data.float()
+        model.add_adapter(config, TRAINED)  # type: ignore[operator]
+        for key, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+                parameters[f"{name}.{key}"] = parameter
     return parameters
 
 
+def adapter_weights(models: Mapping[str, Module]) -> dict[str, Tensor]:
+    """The attached LoRA by peft's names, "unet.<module>.lora_A.weight" and so on, on the CPU."""
+    # peft's own names: diffusers' converter renames attention only, and its loader, which judges
+    # all names by the first, then drops the attention weights without a word
+    return {
+        f"{name}.{key}": t.detach().to("cpu", copy=True).contiguous()
+        for name, model in _adapted(models)
+        for key, t in get_peft_model_state_dict(model, adapter_name=TRAINED).items()
+    }
+
+
 def save_adapter(
-    folder: Path, unet: UNet2DConditionModel, extra_metadata: Mapping[str, str]
+    folder: Path, models: Mapping[str, Module], extra_metadata: Mapping[str, str]
 ) -> Path:
     """Write the attached LoRA into `folder` and return the file. Same weights, same bytes.
 
     `extra_metadata` goes into the file's header beside the LoRA's own configuration.
     """
-    # peft's own names: diffusers' converter renames attention only, and its loader, which judges
-    # all names by the first, then drops the attention weights without a word
-    layers = get_peft_model_state_dict(unet, adapter_name=TRAINED)
-    weights = {f"unet.{name}": tensor for name, tensor in layers.items()}
+    weights = {_with_text_model(key, models): t for key, t in adapter_weights(models).items()}
     config = {
-        f"unet.{key}": sorted(value) if isinstance(value, set) else value
-        for key, value in unet.peft_config[TRAINED].to_dict().items()
+        f"{name}.{key}": sorted(value) if isinstance(value, set) else value
+        for name, model in _adapted(models)
+        for key, value in model.peft_config[TRAINED].to_dict().items()  # type: ignore[union-attr, operator, index]
     }
     metadata = {**extra_metadata, "format": "pt", METADATA_KEY: json.dumps(config, sort_keys=True)}
     write_safetensors(folder / WEIGHTS_FILE, weights, metadata)
     return folder / WEIGHTS_FILE
 
 
-def load_adapter(pipe: StableDiffusionPipeline, path: Path, name: str, weight: float = 1.0) -> None:
+def write_safetensors(
+    file: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file whole or not at all. Same weights and metadata, same bytes."""
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(_sorted_header(safetensors.torch.save(dict(weights), dict(metadata))))
+
+
+def load_adapter(pipe: Any, path: Path, name: str, weight: float = 1.0) -> None:
     """Put an adapter (a folder or its safetensors file) on the pipeline, switched on at `weight`.
 
     Raises UserError, before anything is changed, when the file is missing or unreadable or when
-    any of its weights has no place of its shape in the UNet: diffusers alone would only warn.
+    any of its weights has no place of its shape in the base: diffusers alone would only warn.
     """
-    file = adapter_file(path)
+    file, family = adapter_file(path), family_of(pipe)
     if not file.is_file():
         raise UserError(f"adapter {path}: there is no {file}: give a folder that holds one")
+    mapped = {"unet_config": pipe.unet.config} if family.NAME == "sdxl" else {}
     try:
         loaded, alphas, metadata = pipe.lora_state_dict(
             str(file.parent),
@@ -103,29 +144,36 @@ def load_adapter(pipe: StableDiffusionPipeline, path: Path, name: str, weight: f
             use_safetensors=True,
             local_files_only=True,
             return_lora_metadata=True,
+            **mapped,
         )
     except Exception as error:
         raise UserError(f"adapter {file} cannot be read as a LoRA ({error})") from error
-    weights: dict[str, Tensor] = convert_unet_state_dict_to_peft(loaded)
-    _check_fits(pipe.unet, weights, file)
-    pipe.unet.load_lora_adapter(
-        weights, prefix="unet", adapter_name=name, network_alphas=alphas, metadata=metadata
-    )
+    models = {part: getattr(pipe, part) for part in ("unet", *family.ENCODERS)}
+    unet = convert_unet_state_dict_to_peft(_of("unet", loaded, keep_prefix=True))
+    texts = {part: _text_weights(part, loaded, models[part]) for part in family.ENCODERS}
+    strangers = [key for key in loaded if key.split(".")[0] not in models]
+    _check_fits(models, {**unet, **_prefixed(texts)}, strangers, file)
+    if unet:
+        pipe.unet.load_lora_adapter(
+            unet, prefix="unet", adapter_name=name, network_alphas=alphas, metadata=metadata
+        )
+    for part, weights in texts.items():
+        if weights:
+            pipe.load_lora_into_text_encoder(
+                loaded,
+                network_alphas=alphas,
+                text_encoder=models[part],
+                prefix=part,
+                adapter_name=name,
+                metadata=metadata,
+                _pipeline=pipe,
+            )
     weigh(pipe, {name: weight})
 
 
-def weigh(pipe: StableDiffusionPipeline, weights: Mapping[str, float]) -> None:
+def weigh(pipe: Any, weights: Mapping[str, float]) -> None:
     """Switch on these loaded adapters, each at its weight: 0 is the bare base, 1 as trained."""
     pipe.set_adapters(list(weights), adapter_weights=list(weights.values()))
-
-
-def write_safetensors(
-    file: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> None:
-    """Write a safetensors file whole or not at all. Same weights and metadata, same bytes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with atomic_path(file) as temporary:
-        temporary.write_bytes(_sorted_header(safetensors.torch.save(tensors, dict(metadata))))
 
 
 def adapter_file(path: Path) -> Path:
@@ -133,39 +181,105 @@ def adapter_file(path: Path) -> Path:
     return path if path.suffix == ".safetensors" else path / WEIGHTS_FILE
 
 
-def architecture(unet: UNet2DConditionModel) -> str:
+def architecture(unet: Any) -> str:
     """What an adapter must match: "channels 320-640-1280, cross-attention 768"."""
     channels = "-".join(map(str, sorted(set(unet.config.block_out_channels))))
     return f"channels {channels}, cross-attention {unet.config.cross_attention_dim}"
 
 
-def _modules_ending(unet: UNet2DConditionModel, ends: Sequence[str], *, strict: bool) -> list[str]:
-    """Full names of the modules to adapt; `strict` wants every end to be the end of one."""
-    names = [n for n, m in unet.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
-    found = {end: [n for n in names if n == end or n.endswith(_end(end))] for end in ends}
-    unknown = [end for end, modules in found.items() if not modules]
-    if unknown and strict:
+def _modules_to_adapt(name: str, model: Module, targets: str | Sequence[str]) -> list[str]:
+    """Full names of a model's modules that get a LoRA."""
+    presets = TARGET_PRESETS if name == "unet" else TEXT_PRESETS
+    ends = presets.get(targets) if isinstance(targets, str) else targets
+    if ends is None:
         raise UserError(
-            f"lora.target_modules: no module of the UNet ends in {unknown} "
-            f"(it has, for example, {names[1:12:2]})"
+            f"lora.target_modules must be one of {list(presets)} or a list of ends of module "
+            f"names, got {targets!r}"
         )
-    return sorted({name for modules in found.values() for name in modules})
+    return sorted({module for end in ends for module in _ending(model, end)})
 
 
-def _end(end: str) -> str:
-    return end if end.startswith("samplers") else f".{end}"  # down- and upsamplers alike
+def _check_ends(models: Mapping[str, Module], targets: str | Sequence[str]) -> None:
+    """Every end of a list of the user's must be the end of a module."""
+    ends = () if isinstance(targets, str) else targets
+    unknown = [e for e in ends if not any(_ending(model, e) for model in models.values())]
+    if unknown:
+        some = _adaptable(next(iter(models.values())))[1:12:2]
+        raise UserError(
+            f"lora.target_modules: no module of {', '.join(models)} ends in {unknown} "
+            f"(there are, for example, {some})"
+        )
 
 
-def _check_fits(unet: UNet2DConditionModel, weights: Mapping[str, Tensor], file: Path) -> None:
+def _adaptable(model: Module) -> list[str]:
+    kinds = torch.nn.Linear | torch.nn.Conv2d
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def _ending(model: Module, end: str) -> list[str]:
+    suffix = end if end.startswith("samplers") else f".{end}"  # down- and upsamplers alike
+    return [name for name in _adaptable(model) if name == end or name.endswith(suffix)]
+
+
+def _adapted(models: Mapping[str, Module]) -> list[tuple[str, Module]]:
+    """The models that `attach` gave a LoRA."""
+    return [(n, m) for n, m in models.items() if TRAINED in getattr(m, "peft_config", {})]
+
+
+def _with_text_model(key: str, models: Mapping[str, Module]) -> str:
+    """The name by which every version of transformers finds a CLIPTextModel's module.
+
+    Version 5 took the `text_model.` out of it; loaders there take it out of names by themselves.
+    """
+    part, _, module = key.partition(".")
+    if part == "unet" or hasattr(models[part], "text_model"):
+        return key
+    return f"{part}.text_model.{module}"
+
+
+def _of(part: str, weights: Mapping[str, Any], *, keep_prefix: bool = False) -> dict[str, Any]:
+    start = f"{part}."
+    return {
+        key if keep_prefix else key.removeprefix(start): value
+        for key, value in weights.items()
+        if key.startswith(start)
+    }
+
+
+def _text_weights(part: str, loaded: Mapping[str, Tensor], encoder: Module) -> dict[str, Tensor]:
+    """A text encoder's weights by peft's names, as diffusers is about to load them."""
+    weights = _of(part, loaded)
+    if not weights:
+        return {}
+    weights = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
+    old = "" if hasattr(encoder, "text_model") else "text_model."
+    return {key.removeprefix(old): t for key, t in weights.items()}
+
+
+def _prefixed(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{part}.{key}": t for part, own in weights.items() for key, t in own.items()}
+
+
+def _check_fits(
+    models: Mapping[str, Module],
+    weights: Mapping[str, Tensor],
+    strangers: Iterable[str],
+    file: Path,
+) -> None:
     """Every weight belongs to a module of its shape, and every A has its B."""
-    modules = {f"unet.{name}": module for name, module in unet.named_modules()}
+    modules = {
+        f"{part}.{name}": module
+        for part, model in models.items()
+        for name, module in model.named_modules()
+    }
     misfits = [key for key in sorted(weights) if not _fits(key, weights, modules)]
+    misfits += strangers
     if misfits or not weights:
         raise UserError(
             f"adapter {file} does not fit this base: {len(misfits)} of {len(weights)} weights have "
-            f"no place in its UNet (first: {misfits[:3]}). The adapter is for a UNet with "
-            f"{_architecture_of(weights)}; the base has {architecture(unet)}: give the base that "
-            "it was trained on"
+            f"no place in it (first: {misfits[:3]}). The adapter is for a UNet with "
+            f"{_architecture_of(weights)}; the base has {architecture(models['unet'])}: give the "
+            "base that it was trained on"
         )
 
 
@@ -175,9 +289,11 @@ def _fits(key: str, weights: Mapping[str, Tensor], modules: Mapping[str, Any]) -
     module = modules.get(name)
     base = getattr(getattr(module, "base_layer", module), "weight", None)
     a, b = weights.get(f"{name}.lora_A.weight"), weights.get(f"{name}.lora_B.weight")
-    if base is None or a is None or b is None or half not in ("A.weight", "B.weight"):
+    if base is None or a is None or b is None:
         return False
-    return bool(
+    if half.startswith("magnitude_vector"):
+        return weights[key].numel() == base.shape[0]
+    return half in ("A.weight", "B.weight") and bool(
         a.ndim == base.ndim == b.ndim
         and (b.shape[0], *a.shape[1:]) == tuple(base.shape)
         and a.shape[0] == b.shape[1]

@@ -6,18 +6,20 @@ import hashlib
 import importlib.util
 import json
 import warnings
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from unskew.errors import UserError
+from unskew.families import FAMILIES, Family
 from unskew.runs import sha256_file
 
 EMBEDDED_BASE = "emoji-world"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def choose_device() -> tuple[torch.device, str]:
@@ -41,62 +43,83 @@ def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     return torch.float32, f"fp32 ({device.type} without fast bf16)"
 
 
-def check_base(folder: Path) -> dict[str, object]:
-    """Look a diffusers folder over without loading weights; its model_index.
+def check_base(folder: Path) -> Family:
+    """Look a diffusers folder over without loading weights; its family.
 
-    Raises UserError when it is missing, is no Stable Diffusion folder, lacks a part, or holds
-    weights in anything but safetensors.
+    Raises UserError when it is missing, is of no known family, lacks a part, or holds weights in
+    anything but safetensors.
     """
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(
             f"base {folder} is no diffusers folder (no model_index.json): give a folder that "
-            "StableDiffusionPipeline.save_pretrained wrote"
+            "a pipeline's save_pretrained wrote"
         )
-    parts: dict[str, object] = json.loads(index.read_text("utf-8"))
-    if parts.get("_class_name") != "StableDiffusionPipeline":
-        raise UserError(
-            f"base {folder} is a {parts.get('_class_name')}; allowed: StableDiffusionPipeline"
-        )
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    kind = json.loads(index.read_text("utf-8")).get("_class_name")
+    if kind not in FAMILIES:
+        raise UserError(f"base {folder} is a {kind}; allowed: {', '.join(FAMILIES)}")
+    family = FAMILIES[kind]
+    missing = [part for part in parts_of(family) if not (folder / part).is_dir()]
     if missing:
         raise UserError(f"base {folder} lacks {', '.join(missing)}: download it whole")
-    for part in ("unet", "vae", "text_encoder"):
+    for part in ("unet", "vae", *family.ENCODERS):
         if not list((folder / part).glob("*.safetensors")):
             raise UserError(
                 f"base {folder}/{part} has no .safetensors weights; other formats are not loaded, "
                 "because unpickling a file can run code: convert it first"
             )
-    return parts
+    return family
 
 
-def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """The base on its device, in evaluation mode, gradients off. Raises UserError as check_base."""
-    check_base(folder)
+def parts_of(family: Family) -> tuple[str, ...]:
+    """The folders of a base that decide what it draws."""
+    return ("unet", "vae", *family.ENCODERS, *family.TOKENIZERS, "scheduler")
+
+
+def load_base(
+    folder: Path, device: torch.device, dtype: torch.dtype, *, without: Collection[str] = ()
+) -> Any:
+    """The base's pipeline on its device, in evaluation mode, gradients off.
+
+    Parts named in `without` are left out (None), for one who needs the encoders or the UNet only.
+    Raises UserError as check_base.
+    """
+    family = check_base(folder)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipe = StableDiffusionPipeline.from_pretrained(
+        pipe = family.PIPELINE.from_pretrained(
             folder,
             torch_dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            **family.LOADING,
+            **dict.fromkeys(without),
         )
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False).eval()
-    pipe.unet.to(memory_format=torch.channels_last)
+    for name in ("unet", "vae", *family.ENCODERS):
+        if name not in without:
+            getattr(pipe, name).requires_grad_(False).eval()
+    if "unet" not in without:
+        pipe.unet.to(memory_format=torch.channels_last)
     return pipe.to(device)
+
+
+def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
+    """A base's UNet alone, as `load_base` has it."""
+    unet = UNet2DConditionModel.from_pretrained(
+        folder / "unet", torch_dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    unet = unet.requires_grad_(False).eval().to(device)
+    return unet.to(memory_format=torch.channels_last)
 
 
 def base_sha256(folder: Path) -> str:
     """sha256 over the base's configuration, tokenizer and weights, by sorted relative name."""
     digest = hashlib.sha256()
-    for file in sorted(f for part in PARTS for f in (folder / part).rglob("*") if f.is_file()):
+    parts = parts_of(check_base(folder))
+    for file in sorted(f for part in parts for f in (folder / part).rglob("*") if f.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 

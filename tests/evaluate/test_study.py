@@ -41,10 +41,11 @@ def study(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> Path:
     """A study's YAML: the tiny base against itself with an adapter that does something."""
     pipe = load_base(tiny_base, torch.device("cpu"), torch.float32)
     torch.manual_seed(0)
-    for parameter in attach(pipe.unet, rank=2, alpha=4, target_modules="attention"):
+    models = {"unet": pipe.unet}
+    for parameter in attach(models, rank=2, alpha=4, target_modules="attention").values():
         torch.nn.init.normal_(parameter, std=0.5)
     (tmp_path / "adapter").mkdir()
-    save_adapter(tmp_path / "adapter", pipe.unet, {})
+    save_adapter(tmp_path / "adapter", models, {})
     (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(PROMPTS, sort_keys=False), "utf-8")
     settings = {
         "base": str(tiny_base),

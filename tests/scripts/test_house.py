@@ -83,8 +83,9 @@ def test_no_module_hides_another(folder: str) -> None:
 def test_every_package_is_listed() -> None:
     """setup.cfg names every folder with Python files, and each has its __init__.py."""
     listed = set(setup_cfg()["options"]["packages"].split())
-    found = {".".join(file.parent.relative_to(ROOT).parts).removeprefix("unskew") for file in FILES}
-    assert listed == {f"unskew.{name}".strip(".") for name in found}
+    folders = {".".join(file.parent.relative_to(ROOT).parts) for file in FILES}
+    names = {re.sub(r"^unskew(\.|$)", "", folder) for folder in folders}
+    assert listed == {f"unskew.{name}".strip(".") for name in names}
     assert all((file.parent / "__init__.py").exists() for file in FILES)
 
 

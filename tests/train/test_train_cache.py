@@ -58,13 +58,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
+def states(encoded: Encoded) -> dict[str, torch.Tensor]:
+    return {caption: text["states"] for caption, text in encoded.texts.items()}
+
+
 def same(one: Encoded, other: Encoded) -> bool:
     return all(
         mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
         for mine, theirs in (
             (one.posteriors, other.posteriors),
             (one.mirrored, other.mirrored),
-            (one.states, other.states),
+            (states(one), states(other)),
         )
     )
 
@@ -192,7 +196,7 @@ def test_encodings_are_the_pipelines_own(
     scaled = torch.cat([posterior.mean, posterior.std]) * pipe.vae.config.scaling_factor
     assert torch.equal(made.posteriors[pictures[0]], scaled)
     tokens = pipe.tokenizer(CAPTIONS[0], padding="max_length", return_tensors="pt").input_ids
-    assert torch.equal(made.states[CAPTIONS[0]], pipe.text_encoder(tokens)[0][0])
+    assert torch.equal(made.texts[CAPTIONS[0]]["states"], pipe.text_encoder(tokens)[0][0])
 
 
 def test_latents_that_are_not_finite_are_refused(

@@ -23,13 +23,11 @@ from unskew.train.guards import (
     USUAL,
     Watch,
     check_gradients,
-    check_groups,
     check_learning_rate,
     check_loss,
     check_seconds,
     check_trained,
     follow,
-    identical_captions,
     weak_factor,
 )
 from unskew.train.options import OptimizerSettings
@@ -163,23 +161,3 @@ def test_a_rate_where_prodigy_wants_a_factor_gets_a_word() -> None:
     assert "0.002 leaves little of it: set it to 1.0" in str(word("prodigy", 2e-3))
     assert word("prodigy", 1.0) is None
     assert word("adamw", 2e-3) is None
-
-
-def test_captions_that_are_all_one_get_a_word() -> None:
-    """Two or more rows of one text; one row, or a second text, get none."""
-    assert "all 3 captions are 'a mechanic'" in str(identical_captions([row("a mechanic")] * 3))
-    assert identical_captions([row("a mechanic")]) is None
-    assert identical_captions([]) is None
-    assert identical_captions([row("a mechanic"), row("an apple", "control")]) is None
-
-
-def test_a_group_without_neutral_rows_is_an_error() -> None:
-    """Every value that the target asks for needs a neutral row; explicit ones do not count."""
-    tone = attribute("skin_tone", ("pale", "brown", "dark"), (0.5, 0.5, 0.0))
-    season = attribute("season", ("winter", "summer"), (0.5, 0.5))
-    both = {"skin_tone": tone, "season": season}
-    rows = [row("a", skin_tone="pale"), row("a brown", "explicit", skin_tone="brown")]
-    with pytest.raises(UserError, match="no neutral row shows skin_tone: brown, which the target"):
-        check_groups(rows, both)
-    check_groups([*rows, row("a", skin_tone="brown")], both)
-    check_groups([], both)

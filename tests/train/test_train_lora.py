@@ -19,7 +19,7 @@ from torch import Tensor
 from unskew.adapters import WEIGHTS_FILE
 from unskew.runs import read_manifest, sha256_file
 from unskew.settings import run_program
-from unskew.train import lora, training
+from unskew.train import lora, proof, surroundings
 from unskew.train.checkpoints import LORA
 from unskew.train.options import OptimizerSettings
 
@@ -220,10 +220,10 @@ def test_an_adapter_that_comes_back_otherwise_is_an_error(
     argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file that loads at another strength is never called complete."""
-    real = training.load_adapter
-    monkeypatch.setattr(training, "load_adapter", lambda *a: real(*a, weight=0.5))
+    real = proof.load_adapter
+    monkeypatch.setattr(proof, "load_adapter", lambda *a: real(*a, weight=0.5))
     assert run_program(lora.main, argv(tmp_path / "run")) == 70
-    assert "differs from the trained one by" in capsys.readouterr().err
+    assert "differs from the trained adapter by" in capsys.readouterr().err
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     assert not (tmp_path / "run" / "adapter").exists()
 
@@ -255,13 +255,13 @@ def test_accelerate_launch_costs_no_cores(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     try:
-        training.take_cores(accelerator)
+        surroundings.take_cores(accelerator)
         assert torch.get_num_threads() == threads
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-        training.take_cores(accelerator)
+        surroundings.take_cores(accelerator)
         assert torch.get_num_threads() == 6
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-        training.take_cores(accelerator)
+        surroundings.take_cores(accelerator)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -297,7 +297,7 @@ def test_processes_of_one_machine_meet_on_loopback(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", chosen or "unset")
     if chosen is None:
         monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    training.stay_on_loopback()
+    surroundings.stay_on_loopback()
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     assert (os.environ.get("GLOO_SOCKET_IFNAME") == loopback) == expected
     assert chosen is None or os.environ["GLOO_SOCKET_IFNAME"] == chosen

@@ -13,9 +13,13 @@ from torch import Tensor
 
 from unskew.adapters import attach
 from unskew.errors import UserError
+from unskew.families import sd
 from unskew.pipelines import load_base
+from unskew.train.buckets import Framing
 from unskew.train.cache import Encoded
+from unskew.train.noise_levels import min_snr_weights, snr_b
 from unskew.train.objective import (
+    Deal,
     Part,
     adapter_off,
     base_prediction,
@@ -24,11 +28,10 @@ from unskew.train.objective import (
     row_losses,
     target_bchw,
     teacher_caption,
-    timesteps,
 )
 from unskew.train.options import ObjectiveSettings
 from unskew.train.rows import Kind, Row
-from unskew.train.siblings import Caption, Siblings, in_target
+from unskew.train.siblings import Kin, Siblings, in_target
 
 CPU = torch.device("cpu")
 
@@ -46,25 +49,30 @@ def settings(**changes: object) -> ObjectiveSettings:
 def encoded() -> Encoded:
     generator = torch.Generator().manual_seed(0)
     posteriors = {Path(f"{n}.png"): torch.rand(2, 8, 8, 8, generator=generator) for n in range(3)}
-    texts = [*(f"text {n}" for n in range(4)), "explicit"]
-    return Encoded(posteriors, {t: torch.randn(24, 16, generator=generator) for t in texts})
+    texts = [*(f"text {n}" for n in range(4)), "explicit", ""]
+    return Encoded(
+        posteriors, {t: {"states": torch.randn(24, 16, generator=generator)} for t in texts}
+    )
 
 
 ROWS = [row(n, ("neutral", "explicit", "control")[n % 3], weight=n + 1) for n in range(12)]
 
 
-def part_of(places: list[int], step: int = 5, seed: int = 1) -> Part:
-    return draw_part(
-        ROWS,
-        places,
-        step,
+def deal(seed: int = 1, siblings: dict[Kin, Siblings] | None = None, **changes: object) -> Deal:
+    framing = Framing.of((64, 64), (64, 64))
+    return Deal(
         seed=seed,
         encoded=encoded(),
-        siblings={},
-        settings=settings(),
-        num_timesteps=1000,
+        framings={Path(f"{n}.png"): framing for n in range(3)},
+        siblings=siblings or {},
+        settings=settings(**changes),
+        schedule=DDIMScheduler(),
         device=CPU,
     )
+
+
+def part_of(places: list[int], step: int = 5, seed: int = 1, **changes: object) -> Part:
+    return draw_part(ROWS, places, step, deal(seed, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +80,8 @@ def unet(tiny_base: Path) -> UNet2DConditionModel:
     """The tiny base's UNet with an adapter that does something."""
     unet = load_base(tiny_base, CPU, torch.float32).unet
     torch.manual_seed(0)
-    for parameter in attach(unet, rank=2, alpha=2, target_modules="attention"):
+    lora = attach({"unet": unet}, rank=2, alpha=2, target_modules="attention")
+    for parameter in lora.values():
         parameter.data = 0.2 * torch.randn_like(parameter)
     return unet
 
@@ -118,17 +127,38 @@ def test_the_teacher_is_told_the_explicit_caption() -> None:
         teacher_caption(row(1, "neutral", explicit=None), "explicit")
 
 
-def test_timesteps_lie_where_they_are_asked() -> None:
-    """The share over the threshold is high_noise_share plus the uniform draws' own."""
-    uniforms = torch.rand(20000, 2, generator=torch.Generator().manual_seed(0))
-    drawn = timesteps(uniforms, settings(), 1000)
-    assert int(drawn.min()) >= 0
-    assert int(drawn.max()) == 999
-    assert (drawn >= 700).float().mean().item() == pytest.approx(0.6 + 0.4 * 0.3, abs=0.01)
-    flat = timesteps(uniforms, settings(timesteps="uniform"), 1000)
-    assert (flat >= 700).float().mean().item() == pytest.approx(0.3, abs=0.01)
-    only = timesteps(uniforms, settings(high_noise_share=1.0, high_noise_from=1.0), 1000)
-    assert set(only.tolist()) == {999}
+def test_a_dropped_caption_is_dropped_for_the_teacher_too() -> None:
+    """Without its caption a row learns what the base makes of none; a picture's target stays."""
+    for target, taught in (("explicit", [0, 1, 2]), ("picture", [2])):
+        kept, dropped = (
+            draw_part(ROWS[:3], range(3), 0, deal(target=target, caption_dropout=share))
+            for share in (0.0, 1.0)
+        )
+        empty = encoded().texts[""]["states"]
+        assert kept.captions == ("text 0", "text 1", "text 2")
+        assert dropped.captions == ("", "", "")
+        assert dropped.taught_m.tolist() == taught
+        assert all(torch.equal(states, empty) for states in dropped.texts["states"])
+        assert all(torch.equal(t, empty) for t in dropped.teacher_texts["states"][taught])
+        assert torch.equal(kept.noise_bchw, dropped.noise_bchw)
+
+
+def test_noise_offset_moves_whole_channels() -> None:
+    """The noise differs by one number a channel; everything else is as without it."""
+    plain, moved = part_of([0, 1]), part_of([0, 1], noise_offset=0.5)
+    shift = moved.noise_bchw - plain.noise_bchw
+    torch.testing.assert_close(shift, shift.mean((2, 3), keepdim=True).expand_as(shift))
+    assert shift.abs().min() > 0
+    assert torch.equal(plain.timesteps_b, moved.timesteps_b)
+
+
+def test_loss_weights_multiply_the_rows_own() -> None:
+    """A row's weight is the dataset's times that of its noise."""
+    plain, weighed = part_of([0, 1, 2]), part_of([0, 1, 2], loss_weights="min_snr")
+    ratio = snr_b(DDIMScheduler().alphas_cumprod, plain.timesteps_b)
+    torch.testing.assert_close(
+        weighed.weights_b, plain.weights_b * min_snr_weights(ratio, 5.0, "epsilon")
+    )
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -160,36 +190,28 @@ def test_an_unknown_prediction_type_is_refused() -> None:
 def test_the_teacher_is_the_bare_base(tiny_base: Path, unet: UNet2DConditionModel) -> None:
     """Its prediction is a fresh base's; afterwards the adapter is on and trains as before."""
     part = part_of([0, 1])
-    inputs = (part.noise_bchw, part.timesteps_b, part.states_bld)
+    inputs = (part.noise_bchw, part.timesteps_b)
+    told = sd.told(part.texts, part.time_ids_b6)
     fresh = load_base(tiny_base, CPU, torch.float32).unet
     with torch.no_grad():
-        adapted, bare = unet(*inputs).sample, fresh(*inputs).sample
-    assert torch.equal(base_prediction(unet, *inputs), bare)
-    assert torch.equal(unet(*inputs).sample.detach(), adapted)
+        adapted, bare = unet(*inputs, **told).sample, fresh(*inputs, **told).sample
+    assert torch.equal(base_prediction(unet, *inputs, told), bare)
+    assert torch.equal(unet(*inputs, **told).sample.detach(), adapted)
     assert all(p.requires_grad for n, p in unet.named_parameters() if "lora_" in n)
     with pytest.raises(ZeroDivisionError), adapter_off(unet):
         raise ZeroDivisionError
-    assert torch.equal(unet(*inputs).sample.detach(), adapted)
+    assert torch.equal(unet(*inputs, **told).sample.detach(), adapted)
 
 
 def test_only_taught_rows_follow_the_teacher(unet: UNet2DConditionModel) -> None:
     """Each row's target is its own: the picture's for some, the base's prediction for others."""
     scheduler = DDIMScheduler(prediction_type="epsilon")
-    part = draw_part(
-        ROWS,
-        range(6),
-        0,
-        seed=0,
-        encoded=encoded(),
-        siblings={},
-        settings=settings(target="picture"),
-        num_timesteps=1000,
-        device=CPU,
-    )
+    part = draw_part(ROWS, range(6), 0, deal(0, target="picture"))
     assert part.taught_m.tolist() == [2, 5]  # the controls
     noisy = scheduler.add_noise(part.latents_bchw, part.noise_bchw, part.timesteps_b)
-    target = target_bchw(unet, scheduler, part, noisy)
-    base = base_prediction(unet, noisy, part.timesteps_b, part.states_bld)
+    target = target_bchw(unet, sd, scheduler, part, noisy)
+    told = sd.told(part.texts, part.time_ids_b6)
+    base = base_prediction(unet, noisy, part.timesteps_b, told)
     torch.testing.assert_close(target[[2, 5]], base[[2, 5]])
     assert torch.equal(target[[0, 1, 3, 4]], part.noise_bchw[[0, 1, 3, 4]])
 
@@ -203,22 +225,13 @@ def test_siblings_move_the_neutral_rows_of_explicit_targets_alone(
     rows = [replace(row, text="text 0", values=values[n % 3]) for n, row in enumerate(ROWS[:6])]
     kin = Siblings.of([(replace(ROWS[n], values=values[n]), 1 / 3) for n in range(3)], encoded())
 
-    def part_and_target(target: str, siblings: dict[Caption, Siblings]) -> tuple[Part, Tensor]:
-        part = draw_part(
-            rows,
-            range(6),
-            0,
-            seed=0,
-            encoded=encoded(),
-            siblings=siblings,
-            settings=settings(target=target, high_noise_share=1.0, high_noise_from=0.99),
-            num_timesteps=1000,
-            device=CPU,
-        )
+    def part_and_target(target: str, siblings: dict[Kin, Siblings]) -> tuple[Part, Tensor]:
+        changes = {"target": target, "high_noise_share": 1.0, "high_noise_from": 0.99}
+        part = draw_part(rows, range(6), 0, deal(0, siblings, **changes))
         noisy = scheduler.add_noise(part.latents_bchw, part.noise_bchw, part.timesteps_b)
-        return part, target_bchw(unet, scheduler, part, noisy)
+        return part, target_bchw(unet, sd, scheduler, part, noisy)
 
-    family = {("s", "text 0"): kin}
+    family = {("s", "text 0", (2, 8, 8, 8)): kin}
     part, moved = part_and_target("explicit", family)
     _, still = part_and_target("explicit", {})
     assert [row.kind for row in part.rows[:3]] == ["neutral", "explicit", "control"]

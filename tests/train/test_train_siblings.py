@@ -136,12 +136,12 @@ def test_siblings_share_subject_and_words_at_the_decks_rates() -> None:
     ]
     decks = build_decks(rows, {"presentation": attribute}, seed=0)
     found = find_siblings(decks, encoded(4))
-    assert set(found) == {("cook", "a cook"), ("cook", "one")}
-    rates = found["cook", "one"].log_rates_n.softmax(0)
+    assert set(found) == {("cook", text, (2, *SHAPE)) for text in ("a cook", "one")}
+    rates = found["cook", "one", (2, *SHAPE)].log_rates_n.softmax(0)
     by_value = {
         v: sum(
             r
-            for k, r in zip(found["cook", "one"].values, rates, strict=True)
+            for k, r in zip(found["cook", "one", (2, *SHAPE)].values, rates, strict=True)
             if k["presentation"] == v
         )
         for v in values
@@ -155,4 +155,4 @@ def test_captions_of_too_many_pictures_and_pictures_not_encoded_are_left_out() -
     many = [row(n, values[n % 3]) for n in range(MOST_SIBLINGS + 1)]
     decks = build_decks(many, {"presentation": load_attribute("presentation")}, seed=0)
     assert find_siblings(decks, encoded(len(many))) == {}
-    assert len(find_siblings(decks, encoded(7))["cook", "a cook"].values) == 7
+    assert len(find_siblings(decks, encoded(7))["cook", "a cook", (2, *SHAPE)].values) == 7

@@ -44,7 +44,8 @@ def trained(
     """A base with an adapter of rank 4 that does something."""
     pipe = fresh(base)
     torch.manual_seed(3)
-    for parameter in attach(pipe.unet, rank=4, alpha=alpha, target_modules=target_modules):
+    models = {"unet": pipe.unet}
+    for parameter in attach(models, rank=4, alpha=alpha, target_modules=target_modules).values():
         parameter.data = 0.1 * torch.randn_like(parameter)
     return pipe
 
@@ -55,7 +56,7 @@ def test_adapter_comes_back_at_its_strength(
 ) -> None:
     """Saved and loaded into a fresh base, alpha != rank, the UNet's output is the same bits."""
     pipe = trained(tiny_base, preset, alpha=10)
-    save_adapter(tmp_path, pipe.unet, {})
+    save_adapter(tmp_path, {"unet": pipe.unet}, {})
     other = fresh(tiny_base)
     bare = output(other)
     load_adapter(other, tmp_path, "back")
@@ -65,7 +66,7 @@ def test_adapter_comes_back_at_its_strength(
 
 def test_weight_scales_the_effect(tiny_base: Path, tmp_path: Path) -> None:
     """Weight 0 is the bare base to the bit; weight w is w times alpha."""
-    save_adapter(tmp_path, trained(tiny_base, "attention", alpha=8).unet, {})
+    save_adapter(tmp_path, {"unet": trained(tiny_base, "attention", alpha=8).unet}, {})
     pipe = fresh(tiny_base)
     bare = output(pipe)
     load_adapter(pipe, adapter_file(tmp_path), "a", 0.0)
@@ -78,15 +79,15 @@ def test_the_same_weights_are_the_same_bytes(tiny_base: Path, tmp_path: Path) ->
     """Two saves of one adapter are equal files, whatever order the library gives the header."""
     unet = trained(tiny_base, "attention", alpha=8).unet
     extra = {f"note{n}": "x" for n in range(8)}
-    files = [save_adapter(tmp_path / str(n), unet, extra) for n in range(4)]
+    files = [save_adapter(tmp_path / str(n), {"unet": unet}, extra) for n in range(4)]
     assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_lora_is_fp32_on_a_half_precision_base(tiny_base: Path) -> None:
     """Every trained parameter is fp32; the frozen ones keep bf16 and no gradient."""
     unet = fresh(tiny_base, torch.bfloat16).unet
-    parameters = attach(unet, rank=2, alpha=2, target_modules="all_linear")
-    assert {p.dtype for p in parameters} == {torch.float32}
+    parameters = attach({"unet": unet}, rank=2, alpha=2, target_modules="all_linear")
+    assert {p.dtype for p in parameters.values()} == {torch.float32}
     frozen = [p for p in unet.parameters() if not p.requires_grad]
     assert {p.dtype for p in frozen} == {torch.bfloat16}
 
@@ -95,7 +96,7 @@ def test_a_fresh_adapter_changes_nothing(tiny_base: Path) -> None:
     """Training starts from the base itself."""
     pipe = fresh(tiny_base)
     bare = output(pipe)
-    attach(pipe.unet, rank=4, alpha=4, target_modules="with_convolutions")
+    attach({"unet": pipe.unet}, rank=4, alpha=4, target_modules="with_convolutions")
     assert torch.equal(output(pipe), bare)
 
 
@@ -103,7 +104,7 @@ def test_presets_grow(tiny_base: Path) -> None:
     """Each preset trains more than the one before; the last one every resnet and sampler too."""
     unets = [fresh(tiny_base).unet for _ in TARGET_PRESETS]
     counts = [
-        len(attach(unet, rank=1, alpha=1, target_modules=preset))
+        len(attach({"unet": unet}, rank=1, alpha=1, target_modules=preset))
         for unet, preset in zip(unets, TARGET_PRESETS, strict=True)
     ]
     assert counts == sorted(set(counts))
@@ -116,12 +117,12 @@ def test_presets_grow(tiny_base: Path) -> None:
 def test_unknown_modules_are_named(tiny_base: Path, wrong: str | tuple[str, ...]) -> None:
     """A preset or module name that does not exist is an error, never a smaller adapter."""
     with pytest.raises(UserError, match=r"atention|to_x"):
-        attach(fresh(tiny_base).unet, rank=1, alpha=1, target_modules=wrong)
+        attach({"unet": fresh(tiny_base).unet}, rank=1, alpha=1, target_modules=wrong)
 
 
 def test_adapter_for_another_architecture(tiny_base: Path, tmp_path: Path) -> None:
     """The message says what each is for, and the pipeline stays as it was."""
-    file = save_adapter(tmp_path, trained(tiny_base, "attention", alpha=4).unet, {})
+    file = save_adapter(tmp_path, {"unet": trained(tiny_base, "attention", alpha=4).unet}, {})
     weights = safetensors.torch.load_file(file)
     key = next(k for k in weights if "attn2.to_k.lora_A" in k)
     weights[key] = torch.zeros(4, 768)
@@ -137,7 +138,7 @@ def test_adapter_for_another_architecture(tiny_base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("change", ["unknown module", "half missing", "text encoder", "none left"])
 def test_every_weight_must_find_its_place(tiny_base: Path, tmp_path: Path, change: str) -> None:
     """One weight without a place is enough to refuse the file: nothing is dropped in silence."""
-    file = save_adapter(tmp_path, trained(tiny_base, "attention", alpha=4).unet, {})
+    file = save_adapter(tmp_path, {"unet": trained(tiny_base, "attention", alpha=4).unet}, {})
     weights = safetensors.torch.load_file(file)
     key = next(k for k in weights if "lora_A" in k)
     if change == "unknown module":
@@ -145,7 +146,7 @@ def test_every_weight_must_find_its_place(tiny_base: Path, tmp_path: Path, chang
     elif change == "half missing":
         del weights[key]
     elif change == "text encoder":
-        weights["text_encoder.layers.0.lora_A.weight"] = weights[key].clone()
+        weights["text_encoder_3.layers.0.lora_A.weight"] = weights[key].clone()
     else:
         weights = {"noise": torch.zeros(1)}
     safetensors.torch.save_file(weights, file)
@@ -165,7 +166,7 @@ def test_missing_and_broken_files(tiny_base: Path, tmp_path: Path) -> None:
 def test_metadata_rebuilds_the_configuration(tiny_base: Path, tmp_path: Path) -> None:
     """The header holds diffusers' own entry, so plain diffusers loads it at the same strength."""
     pipe = trained(tiny_base, "all_linear", alpha=10)
-    file = save_adapter(tmp_path / "one", pipe.unet, {"base": "tiny"})
+    file = save_adapter(tmp_path / "one", {"unet": pipe.unet}, {"base": "tiny"})
     with safetensors.safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     assert metadata["base"] == "tiny"

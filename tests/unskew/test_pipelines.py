@@ -31,7 +31,7 @@ def _rename(base: Path) -> None:
 def _class(base: Path) -> None:
     index = json.loads((base / "model_index.json").read_text())
     (base / "model_index.json").write_text(
-        json.dumps(index | {"_class_name": "StableDiffusionXLPipeline"})
+        json.dumps(index | {"_class_name": "StableDiffusion3Pipeline"})
     )
 
 
@@ -41,7 +41,7 @@ def _class(base: Path) -> None:
         (lambda base: (base / "model_index.json").unlink(), "no model_index.json"),
         (lambda base: shutil.rmtree(base / "vae"), "lacks vae"),
         (_rename, "safetensors"),
-        (_class, "StableDiffusionXLPipeline"),
+        (_class, "StableDiffusion3Pipeline"),
     ],
 )
 def test_a_folder_that_is_no_base_is_refused(

@@ -1,0 +1,110 @@
+"""Where training runs and how precisely it computes: processes, cores, device, precision."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from unskew.errors import UserError
+from unskew.pipelines import choose_device, choose_dtype
+from unskew.train.options import TrainSettings
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def make_accelerator(settings: TrainSettings) -> Accelerator:
+    """Accelerate's view of this process. Raises UserError when the batch does not divide."""
+    stay_on_loopback()
+    accelerator = Accelerator(
+        mixed_precision="no",  # autocast is ours: the teacher's pass needs it too
+        log_with=None if settings.tracker == "none" else settings.tracker,
+        project_dir=settings.out,
+    )
+    take_cores(accelerator)
+    check_launcher(settings, accelerator)
+    ways = accelerator.num_processes * settings.batch.accumulation
+    if settings.batch.size % ways:
+        raise UserError(
+            f"batch.size must be a multiple of {ways} ({accelerator.num_processes} processes x "
+            f"batch.accumulation {settings.batch.accumulation}), got {settings.batch.size}"
+        )
+    return accelerator
+
+
+def stay_on_loopback() -> None:
+    """Let the processes of one machine meet on its loopback interface.
+
+    Gloo takes the interface of the machine's own name; where that leads outside and is filtered,
+    the processes wait for each other until a timeout of half an hour.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" and processes == os.environ.get("LOCAL_WORLD_SIZE"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+
+
+def take_cores(accelerator: Accelerator) -> None:
+    """Undo what `accelerate launch` does on a CPU: it leaves a process one thread.
+
+    Each process of this machine then takes its share of the cores, as `python train/lora.py` does.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by the launcher alone
+    if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def check_launcher(settings: TrainSettings, accelerator: Accelerator) -> None:
+    """Raise UserError when `accelerate launch` was told another precision or accumulation.
+
+    Both are the settings' here, and a launcher's that is silently ignored would mislead.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    ours = NAMES[precision(settings, accelerator.device)[0]]
+    if launched not in ("no", "fp32", ours):
+        raise UserError(
+            f"accelerate launch has mixed_precision {launched}, the settings come to dtype {ours}: "
+            f"launch with --mixed_precision no, or set dtype to {launched}"
+        )
+    parts = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"))
+    if parts not in (1, settings.batch.accumulation):
+        raise UserError(
+            f"accelerate launch has gradient_accumulation_steps {parts}, the settings have "
+            f"batch.accumulation {settings.batch.accumulation}: set the latter alone; batch.size "
+            "is the whole step's"
+        )
+
+
+def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, str]:
+    """The precision of the frozen base and of autocast, and why."""
+    if settings.dtype != "auto":
+        chosen = DTYPES[settings.dtype]
+        return chosen, f"{settings.dtype} (as given)"
+    dtype, reason = choose_dtype(device)
+    if dtype == torch.float16:
+        return torch.float32, f"fp32 ({reason}; training in fp16 would need loss scaling)"
+    return dtype, reason
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Autocast to a half precision; nothing for fp32."""
+    context: AbstractContextManager[None] = torch.autocast(
+        device.type, torch.bfloat16, enabled=dtype == torch.bfloat16
+    )
+    return context
+
+
+def surroundings(settings: TrainSettings, accelerator: Accelerator) -> dict[str, Any]:
+    """Where and how precisely this run computes, for its manifest."""
+    _, device_reason = choose_device()
+    return {
+        "device": device_reason,
+        "dtype": precision(settings, accelerator.device)[1],
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+    }
