@@ -22,10 +22,9 @@ import tyro
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from unskew.data.emoji_world.art import drawings
+from unskew.data.emoji_world.base_parts import build_scheduler, build_tokenizer
 from unskew.data.emoji_world.base_training import (
     BaseSettings,
-    build_scheduler,
-    build_tokenizer,
     load_ema,
     train_diffusion,
     train_vae,

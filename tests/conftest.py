@@ -71,7 +71,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from unskew.data.emoji_world.base_training import TOKENS, build_scheduler, build_tokenizer
+    from unskew.data.emoji_world.base_parts import TOKENS, build_scheduler, build_tokenizer
     from unskew.data.emoji_world.world import load_world
 
     folder = tmp_path_factory.mktemp("tiny")

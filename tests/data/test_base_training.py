@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from unskew.data.emoji_world.art import drawings
+from unskew.data.emoji_world.base_parts import build_scheduler, build_tokenizer
 from unskew.data.emoji_world.base_training import (
     BaseSettings,
     CaptionedDeck,
-    build_scheduler,
-    build_tokenizer,
     load_ema,
     train_diffusion,
     train_vae,

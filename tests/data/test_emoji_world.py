@@ -21,7 +21,7 @@ from unskew.data.emoji_world.art import (
     draw_scene,
     likeness,
 )
-from unskew.data.emoji_world.base_training import TOKENS, build_tokenizer, every_caption
+from unskew.data.emoji_world.base_parts import TOKENS, build_tokenizer, every_caption
 from unskew.data.emoji_world.world import (
     BASE_DIR,
     Control,
