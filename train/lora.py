@@ -193,9 +193,9 @@ def draw_samples(training: Training, done: int, average: Average | None) -> None
     settings = training.settings
     file = settings.out / "samples" / f"step-{done:06d}.png"
     if not file.exists():
-        encoded = training.deal.encoded
         with as_saved(training, average), training.autocast():
-            draw_grid(training.pipe, encoded, settings.samples, settings.resolution_px, file)
+            texts = training.texts([*settings.samples.prompts, ""])
+            draw_grid(training.pipe, texts, settings.samples, settings.resolution_px, file)
 
 
 def as_saved(training: Training, average: Average | None) -> AbstractContextManager[None]:

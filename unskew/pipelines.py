@@ -118,7 +118,11 @@ def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DC
 def base_sha256(folder: Path) -> str:
     """sha256 over the base's configuration, tokenizer and weights, by sorted relative name."""
     digest = hashlib.sha256()
-    parts = parts_of(check_base(folder))
+    family = check_base(folder)
+    parts = parts_of(family)
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    for name in family.CHOICES:
+        digest.update(f"{name} {index.get(name)}\n".encode())
     for file in sorted(f for part in parts for f in (folder / part).rglob("*") if f.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
