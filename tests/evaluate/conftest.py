@@ -57,6 +57,7 @@ def study_on(tiny_dataset: Path, tmp_path: Path) -> StudyOn:
             "prompts": str(tmp_path / "prompts.yaml"),
             "suites": {"trained": {"seeds": 3}, "explicit": {"seeds": 3}},
             "exemplars": str(exemplars_of_people(tiny_dataset, tmp_path / "exemplars")),
+            "cache": str(tmp_path / "cache"),
             "steps": 2,
             "resolution_px": 16,
             "batch": 8,
