@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from unskew.adapters import adapter_file, load_adapter
 from unskew.attributes import SUBJECT, Attribute, load_attribute
+from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, fit_folder
 from unskew.evaluate.classify import pooled_pixels, read_arm, write_readings
@@ -33,14 +34,7 @@ from unskew.evaluate.generate import (
 from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Margins, Results, StudyPlan, summarise, write_results
-from unskew.pipelines import (
-    base_sha256,
-    check_base,
-    choose_device,
-    choose_dtype,
-    load_base,
-    resolve_base,
-)
+from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype, load_base
 from unskew.prompts import Suite, load_suites
 from unskew.runs import Run, open_run, sha256_file
 from unskew.settings import Resolved, Settings, config_path
@@ -70,7 +64,14 @@ class StudySettings(Settings):
     """What is compared with what, on which prompts, and how it is judged."""
 
     base: str = "emoji-world"
-    """A diffusers folder, or "emoji-world" for the embedded base."""
+    """A diffusers folder; "emoji-world" for the embedded base; a hub's "org/name"; or a single
+    .safetensors file with the whole model, which needs base_config."""
+    base_revision: str | None = None
+    """Commit, tag or branch of a base on the hub; null is its main branch."""
+    base_config: Path | None = None
+    """Of a single-file base: a diffusers folder that says how it is put together."""
+    cache: Path = Path("runs/cache")
+    """Where a single-file base is unpacked, once."""
     arms: dict[str, ArmSettings]
     """Name -> arm; the first is the baseline that the others are compared with."""
     prompts: Path = Path("prompts/emoji.yaml")
@@ -114,7 +115,13 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         for prompt in suite.prompts
         for seed in range(settings.suites[suite.name].seeds)
     ]
-    inputs = _check_inputs(settings)
+    base = resolve_base(
+        settings.base,
+        revision=settings.base_revision,
+        config=settings.base_config,
+        cache=settings.cache,
+    )
+    inputs = _check_inputs(settings, base)
     classifier = fit_folder(settings.exemplars, {id: a.values for id, a in attributes.items()})
     plan = _plan(settings, suites, attributes)
     device, device_reason = choose_device()
@@ -125,9 +132,10 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         + ", ".join(f"{s.name} {len(s.prompts)} x {settings.suites[s.name].seeds}" for s in suites)
     )
     if resolved.dry_run:
-        return _dry_run(settings, cells, device, dtype)
+        return _dry_run(settings, base, cells, device, dtype)
 
     facts = {"device": device_reason, "dtype": dtype_reason, "pictures_per_arm": len(cells)}
+    facts |= base_facts(base)
     with open_run(
         settings.out,
         program=program,
@@ -136,7 +144,7 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         inputs=inputs,
         facts=facts,
     ) as run:
-        _draw_arms(settings, cells, run, device, dtype)
+        _draw_arms(settings, base, cells, run, device, dtype)
         results = _judge(settings, plan, cells, classifier, run)
         neutral = [cell for cell in cells if plan.suite_roles[cell.prompt.suite] == "neutral"]
         if neutral:
@@ -149,6 +157,7 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
 
 def _draw_arms(
     settings: StudySettings,
+    base: Path,
     cells: Sequence[Cell],
     run: Run,
     device: torch.device,
@@ -159,7 +168,7 @@ def _draw_arms(
     total = sum(len(set(part)) for parts in missing.values() for part in parts)
     if not total:
         return
-    pipe = load_base(resolve_base(settings.base), device, dtype)
+    pipe = load_base(base, device, dtype)
     with tqdm(total=total, unit="picture", smoothing=0.05, disable=None) as bar:
         for arm, arm_settings in settings.arms.items():
             bar.set_description(arm)
@@ -244,11 +253,10 @@ def _plan(
     )
 
 
-def _check_inputs(settings: StudySettings) -> dict[str, str]:
+def _check_inputs(settings: StudySettings, base: Path) -> dict[str, str]:
     """sha256 of all that a picture or reading depends on. Raises UserError for what is missing."""
     if len(settings.arms) < 1:
         raise UserError("arms must name at least one arm, got none")
-    base = resolve_base(settings.base)
     check_base(base)
     inputs = {"base": base_sha256(base)}
     for name, arm in settings.arms.items():
@@ -282,10 +290,14 @@ def _sampler(settings: StudySettings) -> Sampler:
 
 
 def _dry_run(
-    settings: StudySettings, cells: Sequence[Cell], device: torch.device, dtype: torch.dtype
+    settings: StudySettings,
+    base: Path,
+    cells: Sequence[Cell],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> int:
     """Load everything, draw one batch of every arm in memory, and estimate the time."""
-    pipe = load_base(resolve_base(settings.base), device, dtype)
+    pipe = load_base(base, device, dtype)
     sampler = _sampler(settings)
     part = plan_batches(cells, settings.batch)[0]
     seconds = 0.0

@@ -59,6 +59,26 @@ TINY_UNET: dict[str, Any] = {
     "attention_head_dim": 2,
     "norm_num_groups": 4,
 }
+TINY_TEXT_2: dict[str, Any] = {
+    "hidden_size": 12,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "projection_dim": 12,
+}
+TINY_SDXL: dict[str, Any] = {
+    "cross_attention_dim": TINY_TEXT["hidden_size"] + TINY_TEXT_2["hidden_size"],
+    "transformer_layers_per_block": (1, 2),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + TINY_TEXT_2["projection_dim"],
+}
+SD_BETAS: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+}
 
 
 @pytest.fixture(scope="session")
@@ -68,24 +88,82 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Emoji World's own tokenizer and scheduler; some 100,000 parameters, so a step takes
     milliseconds. Its pictures are noise: tests of what pictures show cannot use it.
     """
+    from unskew.data.emoji_world.base_parts import build_scheduler
+
+    return save_tiny_sd(tmp_path_factory.mktemp("tiny"), build_scheduler())
+
+
+@pytest.fixture(scope="session")
+def tiny_sd15_like_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As tiny_base, but with SD 1.5's scheduler: it predicts the noise and draws with PNDM."""
+    from diffusers import PNDMScheduler
+
+    scheduler = PNDMScheduler(
+        **SD_BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1
+    )
+    return save_tiny_sd(tmp_path_factory.mktemp("tiny-sd15"), scheduler)
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SDXL folder with random weights and SDXL's scheduler: two text encoders, told sizes.
+
+    16 px, latents (8, 8, 8); 24 tokens of 16 + 12, pooled 12; no caption is all zeros.
+    """
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    folder = tmp_path_factory.mktemp("tiny-sdxl")
+    tokenizer, words = tiny_words(folder / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = StableDiffusionXLPipeline(
+            vae=AutoencoderKL(**TINY_VAE),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(**{**TINY_TEXT, "num_hidden_layers": 2}, **words)
+            ),
+            text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**TINY_TEXT_2, **words)),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            unet=UNet2DConditionModel(**{**TINY_UNET, **TINY_SDXL}),
+            scheduler=EulerDiscreteScheduler(
+                **SD_BETAS, timestep_spacing="leading", steps_offset=1
+            ),
+            add_watermarker=False,
+        )
+    pipe.save_pretrained(folder / "base", safe_serialization=True)
+    return folder / "base"
+
+
+def tiny_words(folder: Path) -> tuple[Any, dict[str, int]]:
+    """Emoji World's tokenizer, and what a text model's configuration says of it."""
+    from unskew.data.emoji_world.base_parts import TOKENS, build_tokenizer
+    from unskew.data.emoji_world.world import load_world
+
+    tokenizer = build_tokenizer(load_world(), folder)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
+    return tokenizer, special | {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
+
+
+def save_tiny_sd(folder: Path, scheduler: Any) -> Path:
+    """A tiny StableDiffusionPipeline with this scheduler; always the same random weights."""
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from unskew.data.emoji_world.base_parts import TOKENS, build_scheduler, build_tokenizer
-    from unskew.data.emoji_world.world import load_world
-
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = build_tokenizer(load_world(), folder / "tokenizer")
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
-    special |= {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
+    tokenizer, words = tiny_words(folder / "tokenizer")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipe = StableDiffusionPipeline(
             vae=AutoencoderKL(**TINY_VAE),
-            text_encoder=CLIPTextModel(CLIPTextConfig(**TINY_TEXT, **special)),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**TINY_TEXT, **words)),
             tokenizer=tokenizer,
             unet=UNet2DConditionModel(**TINY_UNET),
-            scheduler=build_scheduler(),
+            scheduler=scheduler,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

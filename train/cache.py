@@ -186,7 +186,8 @@ def _keyed_captions(pipe: Any, base: Path, captions: Iterable[str]) -> dict[tupl
     """Each caption's parts, side by side, with their keys."""
     family = family_of(pipe)
     folders = [sha256_folder(base / name) for name in (*family.ENCODERS, *family.TOKENIZERS)]
-    text = f"{_where(pipe)} {' '.join(folders)}"
+    choices = [f"{name} {pipe.config[name]}" for name in family.CHOICES]
+    text = " ".join([_where(pipe), *folders, *choices])
     return {
         (caption, part): key_of(text, caption, *([] if part == "states" else [part]))
         for caption in dict.fromkeys(captions)

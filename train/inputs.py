@@ -10,8 +10,9 @@ from diffusers import DDIMScheduler
 from transformers import CLIPTokenizer
 
 from unskew.attributes import Attribute, load_attribute, target_shares
+from unskew.bases import resolve_base
 from unskew.errors import UserError
-from unskew.pipelines import base_sha256, check_base, resolve_base
+from unskew.pipelines import base_sha256, check_base
 from unskew.runs import sha256_file, sha256_folder
 from unskew.train.batches import Batches, shares_dealt
 from unskew.train.buckets import Framing, describe_framings, frame
@@ -44,7 +45,12 @@ def check_inputs(settings: TrainSettings) -> Inputs:
 
     Raises UserError for a base, dataset, label, picture, target or checkpoint that cannot be used.
     """
-    base = resolve_base(settings.base)
+    base = resolve_base(
+        settings.base,
+        revision=settings.base_revision,
+        config=settings.base_config,
+        cache=settings.cache,
+    )
     check_base(base)
     schedule = DDIMScheduler.from_pretrained(base / "scheduler", local_files_only=True)
     check_schedule(schedule, settings.objective)

@@ -27,6 +27,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from unskew.adapters import WEIGHTS_FILE
+from unskew.bases import base_facts
 from unskew.errors import UserError
 from unskew.pipelines import load_base
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     settings = resolved.settings
     accelerator = make_accelerator(settings)
     inputs = check_inputs(settings)
-    facts = surroundings(settings, accelerator)
+    facts = surroundings(settings, accelerator) | base_facts(inputs.base)
     say(accelerator, f"device: {facts['device']}\ndtype: {facts['dtype']}")
     say(accelerator, describe(settings, inputs))
     if settings.cache_only:
@@ -193,9 +194,9 @@ def draw_samples(training: Training, done: int, average: Average | None) -> None
     settings = training.settings
     file = settings.out / "samples" / f"step-{done:06d}.png"
     if not file.exists():
-        encoded = training.deal.encoded
         with as_saved(training, average), training.autocast():
-            draw_grid(training.pipe, encoded, settings.samples, settings.resolution_px, file)
+            texts = training.texts([*settings.samples.prompts, ""])
+            draw_grid(training.pipe, texts, settings.samples, settings.resolution_px, file)
 
 
 def as_saved(training: Training, average: Average | None) -> AbstractContextManager[None]:

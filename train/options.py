@@ -28,7 +28,9 @@ class LoraSettings(Settings):
     """Which modules: a preset, or a list of ends of module names such as [to_q, ff.net.2].
     all_linear is attention, feed-forward and the projections in and out of each transformer. In
     text encoders attention, and with every other preset feed-forward."""
-    components: tuple[Literal["unet", "text_encoder"], ...] = ("unet",)
+    components: Annotated[tuple[Literal["unet", "text_encoder"], ...], Field(min_length=1)] = (
+        "unet",
+    )
     """What gets a LoRA; text_encoder means both of SDXL's. Training it encodes captions in every
     step, so their cache then serves the base's predictions only."""
     use_rslora: bool = False
@@ -157,7 +159,14 @@ class TrainSettings(Settings):
     """How a LoRA is trained so that neutral prompts show the target's rates."""
 
     base: str
-    """A diffusers folder, or "emoji-world" for the embedded base."""
+    """A diffusers folder; "emoji-world" for the embedded base; a hub's "org/name"; or a single
+    .safetensors file with the whole model, which needs base_config."""
+    base_revision: str | None = None
+    """Commit, tag or branch of a base on the hub; null is its main branch. Only a commit is the
+    same base next year."""
+    base_config: Path | None = None
+    """Of a single-file base: a diffusers folder that says how it is put together, with tokenizer
+    and schedule. It is unpacked into the cache once."""
     dataset: Path
     """An imagefolder with metadata.jsonl, as `unskew data` writes it."""
     out: Path

@@ -19,7 +19,10 @@ from unskew.kohya import (
 from unskew.train.options import TrainSettings
 from unskew.train.training import Training
 
-LOCAL = {"base", "dataset", "out", "cache", "cache_only", "resume", "tracker", "log_every"}
+LOCAL = {
+    *("base", "base_revision", "base_config", "dataset", "out", "cache"),
+    *("cache_only", "resume", "tracker", "log_every"),
+}
 """Settings that say where things lie on this machine, or change nothing of the adapter."""
 
 

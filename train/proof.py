@@ -16,7 +16,7 @@ from unskew.errors import UserError
 from unskew.families import stack_texts
 from unskew.fused_lora import fuse
 from unskew.noise import cell_noise
-from unskew.pipelines import load_base
+from unskew.pipelines import load_base, load_unet
 from unskew.train.objective import adapter_off
 from unskew.train.training import Training
 
@@ -44,9 +44,10 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
         )
     differences = []
     for file in files:
-        fresh = load_base(base, training.accelerator.device, training.dtype)
-        for name in training.family.ENCODERS:
-            getattr(fresh, name).float()  # as it was trained
+        # encoders in full and the UNet in its precision, as they were trained
+        device = training.accelerator.device
+        fresh = load_base(base, device, torch.float32, without=("unet", "vae"))
+        fresh.unet = load_unet(base, device, training.dtype)
         load_adapter(fresh, file, "check")
         for name in training.models:
             fuse(getattr(fresh, name))  # the same arithmetic: in bf16 its order may be 1 % of it
@@ -64,8 +65,7 @@ def _output(training: Training, pipe: Any) -> Tensor:
     """The UNet's predictions for a few captions, at noise from all to half."""
     device, encoded = training.accelerator.device, training.deal.encoded
     captions = sorted(encoded.texts)[:4]
-    live = any(name in training.models for name in training.family.ENCODERS)
-    texts = training.family.encode(pipe, captions) if live else [encoded.texts[c] for c in captions]
+    texts = list(training.texts(captions, pipe).values())
     shape = next(iter(encoded.posteriors.values())).shape[1:]
     noise_bchw = cell_noise([(caption, 0) for caption in captions], tuple(shape)).to(device)
     last = training.schedule.config.num_train_timesteps - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from unskew.families import family_of, stack_texts
+from unskew.families import Text, family_of, stack_texts
 from unskew.noise import cell_generator, cell_noise
 from unskew.runs import atomic_path
-from unskew.train.cache import Encoded
 from unskew.train.options import SampleSettings
 
 CAPTION_PX = 16
@@ -22,19 +21,17 @@ CAPTION_PX = 16
 
 def draw_grid(
     pipe: Any,
-    encoded: Encoded,
+    texts: Mapping[str, Text],
     settings: SampleSettings,
     resolution_px: int,
     file: Path,
 ) -> None:
     """Draw prompts x seeds 0, 1, ... with the pipeline as it stands, one captioned row a prompt.
 
-    Needs the text states of every prompt and of "", so no text encoder. A prompt's noise is that
-    of its cells in a study: the same pictures, as far as batches leave bits alone.
+    `texts` are every prompt and "" as the UNet is told them; no text encoder is asked. A prompt's
+    noise is that of its cells in a study: the same pictures, as far as batches leave bits alone.
     """
-    rows = [
-        _draw_row(pipe, encoded, settings, resolution_px, prompt) for prompt in settings.prompts
-    ]
+    rows = [_draw_row(pipe, texts, settings, resolution_px, prompt) for prompt in settings.prompts]
     with atomic_path(file) as temporary:
         _grid(settings.prompts, rows).save(temporary, format="PNG")
 
@@ -42,7 +39,7 @@ def draw_grid(
 @torch.inference_mode()
 def _draw_row(
     pipe: Any,
-    encoded: Encoded,
+    texts: Mapping[str, Text],
     settings: SampleSettings,
     resolution_px: int,
     prompt: str,
@@ -51,8 +48,8 @@ def _draw_row(
     cells = [(prompt, seed) for seed in range(settings.seeds)]
     size_px = resolution_px // pipe.vae_scale_factor
     noise = cell_noise(cells, (pipe.unet.config.in_channels, size_px, size_px))
-    told = stack_texts([encoded.texts[prompt]] * len(cells), pipe.device)
-    none = stack_texts([encoded.texts[""]] * len(cells), pipe.device)
+    told = stack_texts([texts[prompt]] * len(cells), pipe.device)
+    none = stack_texts([texts[""]] * len(cells), pipe.device)
     empty = none if settings.guidance > 1 else None
     pictures = pipe(
         **family_of(pipe).asked(told, empty),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from unskew.adapters import attach
-from unskew.families import Family, family_of
+from unskew.families import Family, Text, family_of, stack_texts
 from unskew.fused_lora import fuse
 from unskew.pipelines import load_base, load_unet
 from unskew.train.batches import Batches
@@ -47,7 +47,7 @@ class Denoiser(Module):
         texts: Mapping[str, Tensor] = part.texts
         if len(self.encoders):
             live = self.family.encode(self.pipe, part.captions)
-            texts = {name: torch.stack([text[name] for text in live]) for name in texts}
+            texts = stack_texts(live)
         told = self.family.told(texts, part.time_ids_b6)
         prediction: Tensor = self.unet(noisy_bchw, part.timesteps_b, **told).sample
         return prediction
@@ -112,6 +112,18 @@ class Training:
         """Rows of a step that this process computes; the step's loss is the mean over processes."""
         return self.batches.size // self.accelerator.num_processes
 
+    @torch.no_grad()
+    def texts(self, captions: Sequence[str], pipe: Any = None) -> dict[str, Text]:
+        """What the UNet is told of captions now: by `pipe`'s encoders where they are trained.
+
+        `pipe` is the trained one unless another is given. Elsewhere what the cache holds.
+        """
+        captions = list(dict.fromkeys(captions))
+        if "text_encoder" not in self.models:
+            return {caption: self.deal.encoded.texts[caption] for caption in captions}
+        live = self.family.encode(pipe or self.pipe, captions)
+        return dict(zip(captions, live, strict=True))
+
 
 def load_training(
     settings: TrainSettings,
@@ -148,7 +160,8 @@ def load_training(
     pipe.unet = load_unet(inputs.base, device, dtype)
     trained = (*(["unet"] if "unet" in settings.lora.components else []), *encoders)
     models = {name: getattr(pipe, name) for name in trained}
-    parameters = fresh_lora(models, settings)
+    idle = family.idle(pipe) if encoders else ()
+    parameters = fresh_lora(models, settings, idle)
     denoiser = Denoiser(pipe, encoders)
     return Training(
         settings=settings,
@@ -182,11 +195,15 @@ def siblings_of(settings: TrainSettings, batches: Batches, encoded: Encoded) -> 
     return find_siblings(batches.streams["neutral"].decks, encoded)
 
 
-def fresh_lora(models: Mapping[str, Module], settings: TrainSettings) -> dict[str, Parameter]:
+def fresh_lora(
+    models: Mapping[str, Module], settings: TrainSettings, leave_out: Collection[str] = ()
+) -> dict[str, Parameter]:
     """Attach an fp32 LoRA that follows from the seed. Raises UserError when none is trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        parameters = attach(models, **settings.lora.model_dump(exclude={"components"}))
+        parameters = attach(
+            models, **settings.lora.model_dump(exclude={"components"}), leave_out=leave_out
+        )
     check_trained(parameters, settings.lora.target_modules)
     for model in models.values():
         for module in model.modules():

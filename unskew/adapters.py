@@ -7,7 +7,7 @@ without it a loader takes alpha = rank, and the adapter comes back at another st
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ TEXT_PRESETS: Mapping[str, tuple[str, ...]] = {
     for name in TARGET_PRESETS
 }
 """Preset -> the same of a text encoder's modules."""
+_IN_TEXT_ENCODERS = {"lora_A": "lora_linear_layer.down", "lora_B": "lora_linear_layer.up"}
+"""Peft's names of a LoRA's halves, and diffusers' own in text encoders."""
 
 
 def attach(
@@ -60,16 +62,26 @@ def attach(
     target_modules: str | Sequence[str],
     use_rslora: bool = False,
     use_dora: bool = False,
+    leave_out: Collection[str] = (),
 ) -> dict[str, Parameter]:
     """Add a LoRA that changes nothing yet (B = 0); "model.parameter" -> parameter, all fp32.
 
     `models` are UNet and text encoders by their names in the pipeline. `target_modules` is a preset
     or ends of module names. The scale is alpha / rank, with rsLoRA alpha / sqrt(rank). A is drawn
     from torch's global generator: seed it first. fp32 whatever the base's precision, because in
-    bf16 most updates of a usual learning rate round to nothing. Raises UserError for an end that
-    no module of any model has.
+    bf16 most updates of a usual learning rate round to nothing. `leave_out` are modules that get
+    none, with all inside them, as "model.module". Raises UserError for an end that no module of any
+    model has.
     """
-    names = {name: _modules_to_adapt(name, model, target_modules) for name, model in models.items()}
+    outside = tuple(f"{module}." for module in leave_out)
+    names = {
+        name: [
+            module
+            for module in _modules_to_adapt(name, model, target_modules)
+            if not f"{name}.{module}.".startswith(outside)
+        ]
+        for name, model in models.items()
+    }
     _check_ends(models, target_modules)
     parameters = {}
     for name, model in models.items():
@@ -108,7 +120,7 @@ def save_adapter(
 
     `extra_metadata` goes into the file's header beside the LoRA's own configuration.
     """
-    weights = {_with_text_model(key, models): t for key, t in adapter_weights(models).items()}
+    weights = {_name_in_file(key, models): t for key, t in adapter_weights(models).items()}
     config = {
         f"{name}.{key}": sorted(value) if isinstance(value, set) else value
         for name, model in _adapted(models)
@@ -148,6 +160,7 @@ def load_adapter(pipe: Any, path: Path, name: str, weight: float = 1.0) -> None:
         )
     except Exception as error:
         raise UserError(f"adapter {file} cannot be read as a LoRA ({error})") from error
+    loaded = {_dora_name(key): tensor for key, tensor in loaded.items()}
     models = {part: getattr(pipe, part) for part in ("unet", *family.ENCODERS)}
     unet = convert_unet_state_dict_to_peft(_of("unet", loaded, keep_prefix=True))
     texts = {part: _text_weights(part, loaded, models[part]) for part in family.ENCODERS}
@@ -226,15 +239,29 @@ def _adapted(models: Mapping[str, Module]) -> list[tuple[str, Module]]:
     return [(n, m) for n, m in models.items() if TRAINED in getattr(m, "peft_config", {})]
 
 
-def _with_text_model(key: str, models: Mapping[str, Module]) -> str:
-    """The name by which every version of transformers finds a CLIPTextModel's module.
+def _name_in_file(key: str, models: Mapping[str, Module]) -> str:
+    """The name by which diffusers finds a weight, whatever the version of transformers.
 
-    Version 5 took the `text_model.` out of it; loaders there take it out of names by themselves.
+    Version 5 took the `text_model.` out of CLIPTextModel; loaders there take it out of names by
+    themselves. Of a text encoder they know peft's names of attention only.
     """
     part, _, module = key.partition(".")
-    if part == "unet" or hasattr(models[part], "text_model"):
+    if part == "unet":
         return key
-    return f"{part}.text_model.{module}"
+    inside = module if hasattr(models[part], "text_model") else f"text_model.{module}"
+    for ours, theirs in _IN_TEXT_ENCODERS.items():
+        inside = inside.replace(f".{ours}.weight", f".{theirs}.weight")
+    return _dora_name(f"{part}.{inside}")
+
+
+def _dora_name(key: str) -> str:
+    """The name of a text encoder's DoRA lengths that transformers 5 reads.
+
+    It puts the adapter's name behind `lora_...`, but the weight is called `.weight` behind that;
+    by peft's own name, which has none, they are passed over without a word.
+    """
+    lost = key.startswith("text_encoder") and key.endswith(".lora_magnitude_vector")
+    return f"{key}.weight" if lost else key
 
 
 def _of(part: str, weights: Mapping[str, Any], *, keep_prefix: bool = False) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import warnings
 from collections.abc import Collection
@@ -18,8 +17,6 @@ from transformers.utils import logging as transformers_logging
 from unskew.errors import UserError
 from unskew.families import FAMILIES, Family
 from unskew.runs import sha256_file
-
-EMBEDDED_BASE = "emoji-world"
 
 
 def choose_device() -> tuple[torch.device, str]:
@@ -46,28 +43,37 @@ def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 def check_base(folder: Path) -> Family:
     """Look a diffusers folder over without loading weights; its family.
 
-    Raises UserError when it is missing, is of no known family, lacks a part, or holds weights in
-    anything but safetensors.
+    Raises UserError as check_parts, and when it holds weights in anything but safetensors.
     """
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise UserError(
-            f"base {folder} is no diffusers folder (no model_index.json): give a folder that "
-            "a pipeline's save_pretrained wrote"
-        )
-    kind = json.loads(index.read_text("utf-8")).get("_class_name")
-    if kind not in FAMILIES:
-        raise UserError(f"base {folder} is a {kind}; allowed: {', '.join(FAMILIES)}")
-    family = FAMILIES[kind]
-    missing = [part for part in parts_of(family) if not (folder / part).is_dir()]
-    if missing:
-        raise UserError(f"base {folder} lacks {', '.join(missing)}: download it whole")
+    family = check_parts(folder)
     for part in ("unet", "vae", *family.ENCODERS):
         if not list((folder / part).glob("*.safetensors")):
             raise UserError(
                 f"base {folder}/{part} has no .safetensors weights; other formats are not loaded, "
                 "because unpickling a file can run code: convert it first"
             )
+    return family
+
+
+def check_parts(folder: Path, setting: str = "base") -> Family:
+    """The family of a diffusers folder, whose weights need not be there.
+
+    Raises UserError, which names the `setting`, when it is missing, of no known family, or lacks a
+    part.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UserError(
+            f"{setting} {folder} is no diffusers folder (no model_index.json): give a folder that "
+            "a pipeline's save_pretrained wrote"
+        )
+    kind = json.loads(index.read_text("utf-8")).get("_class_name")
+    if kind not in FAMILIES:
+        raise UserError(f"{setting} {folder} is a {kind}; allowed: {', '.join(FAMILIES)}")
+    family = FAMILIES[kind]
+    missing = [part for part in parts_of(family) if not (folder / part).is_dir()]
+    if missing:
+        raise UserError(f"{setting} {folder} lacks {', '.join(missing)}: download it whole")
     return family
 
 
@@ -94,6 +100,7 @@ def load_base(
             torch_dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            variant=variant_of(folder),
             **family.LOADING,
             **dict.fromkeys(without),
         )
@@ -109,25 +116,30 @@ def load_base(
 def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
     """A base's UNet alone, as `load_base` has it."""
     unet = UNet2DConditionModel.from_pretrained(
-        folder / "unet", torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        folder / "unet",
+        torch_dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        variant=variant_of(folder),
     )
     unet = unet.requires_grad_(False).eval().to(device)
     return unet.to(memory_format=torch.channels_last)
 
 
+def variant_of(folder: Path) -> str | None:
+    """Which of a base's weights are read: the full ones, or "fp16" where the UNet has no others."""
+    names = [file.name for file in (folder / "unet").glob("*.safetensors")]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
 def base_sha256(folder: Path) -> str:
     """sha256 over the base's configuration, tokenizer and weights, by sorted relative name."""
     digest = hashlib.sha256()
-    parts = parts_of(check_base(folder))
+    family = check_base(folder)
+    parts = parts_of(family)
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    for name in family.CHOICES:
+        digest.update(f"{name} {index.get(name)}\n".encode())
     for file in sorted(f for part in parts for f in (folder / part).rglob("*") if f.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
-
-
-def resolve_base(name: str) -> Path:
-    """The folder of a base: a path, or "emoji-world" for the embedded one. Raises UserError."""
-    if name != EMBEDDED_BASE:
-        return Path(name)
-    world = importlib.util.find_spec("unskew.data.emoji_world")
-    assert world is not None and world.origin is not None
-    return Path(world.origin).parent / "base"

@@ -4,73 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import yaml
 from PIL import Image
 
-from unskew.adapters import attach, save_adapter
 from unskew.evaluate.paired import main
-from unskew.pipelines import load_base
 from unskew.settings import run_program
 
-PROMPTS = [
-    {
-        "suite": "trained",
-        "role": "neutral",
-        "attributes": ["presentation"],
-        "templates": ["{x}", "a picture of {x}"],
-        "subjects": {"mechanic": "a mechanic", "health-worker": "a health worker"},
-    },
-    {
-        "suite": "explicit",
-        "role": "explicit",
-        "attributes": ["presentation"],
-        "prompts": [
-            {"subject": "mechanic", "text": "a woman mechanic", "asked": {"presentation": "woman"}}
-        ],
-    },
-]
+StudyOn = Callable[..., Path]
+SD_PARTS = ("unet", "text_encoder")
 
 
 @pytest.fixture
-def study(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> Path:
+def study(study_on: StudyOn, tiny_base: Path) -> Path:
     """A study's YAML: the tiny base against itself with an adapter that does something."""
-    pipe = load_base(tiny_base, torch.device("cpu"), torch.float32)
-    torch.manual_seed(0)
-    models = {"unet": pipe.unet}
-    for parameter in attach(models, rank=2, alpha=4, target_modules="attention").values():
-        torch.nn.init.normal_(parameter, std=0.5)
-    (tmp_path / "adapter").mkdir()
-    save_adapter(tmp_path / "adapter", models, {})
-    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(PROMPTS, sort_keys=False), "utf-8")
-    settings = {
-        "base": str(tiny_base),
-        "arms": {"base": {}, "adapter": {"adapter": str(tmp_path / "adapter")}},
-        "prompts": str(tmp_path / "prompts.yaml"),
-        "suites": {"trained": {"seeds": 3}, "explicit": {"seeds": 3}},
-        "exemplars": str(exemplars_of_people(tiny_dataset, tmp_path / "exemplars")),
-        "steps": 2,
-        "resolution_px": 16,
-        "batch": 8,
-        "dtype": "fp32",
-        "out": str(tmp_path / "study"),
-    }
-    file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
-    return file
-
-
-def exemplars_of_people(dataset: Path, folder: Path) -> Path:
-    """The dataset without its controls, so that every picture reads as somebody."""
-    shutil.copytree(dataset, folder)
-    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines(keepends=True)
-    people = "".join(line for line in lines if json.loads(line)["kind"] == "explicit")
-    (folder / "metadata.jsonl").write_text(people, "utf-8")
-    return folder
+    return study_on(tiny_base, "unet")
 
 
 def run(study: Path, *words: str) -> int:
@@ -115,6 +66,28 @@ def test_an_adapter_at_weight_1_changes_pictures(study: Path) -> None:
 
 def _names(drawn: dict[str, bytes]) -> list[str]:
     return [name.removeprefix("base/") for name in drawn if name.startswith("base/")]
+
+
+PARTS = [
+    *((name, part) for name in ("tiny_base", "tiny_sd15_like_base") for part in SD_PARTS),
+    *(("tiny_sdxl_base", part) for part in (*SD_PARTS, "text_encoder_2")),
+]
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_every_part_of_every_family_can_have_the_adapter(
+    study_on: StudyOn, name: str, part: str, request: pytest.FixtureRequest
+) -> None:
+    """Text encoders' LoRAs change the arm's pictures too, and at weight 0 no picture at all."""
+    study = study_on(request.getfixturevalue(name), part)
+    assert run(study) == 0
+    drawn = pictures(study)
+    assert all(drawn[f"base/{n}"] != drawn[f"adapter/{n}"] for n in _names(drawn))
+    null = study.parent / "null"
+    assert run(study, "--arms.adapter.weight", "0", "--out", str(null)) == 0
+    for file in (null / "images" / "base").rglob("*.png"):
+        other = null / "images" / "adapter" / file.relative_to(null / "images" / "base")
+        assert file.read_bytes() == other.read_bytes()
 
 
 def test_a_study_that_lost_pictures_draws_only_those_and_ends_the_same(study: Path) -> None:

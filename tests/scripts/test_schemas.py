@@ -19,7 +19,7 @@ def test_the_schemas_are_of_these_settings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    sorted(f for name in ("emoji", "stable-diffusion") for f in config_path(name).glob("*.yaml")),
+    sorted(f for name in ("emoji", "sd15", "sdxl") for f in config_path(name).glob("*.yaml")),
     ids=lambda file: f"{file.parent.name}/{file.name}",
 )
 def test_every_shipped_file_is_good(file: Path) -> None:

@@ -109,16 +109,33 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("tiny_base", ()),
+        # most captions left out: encoders that some part never hears must not be waited for
+        (
+            "tiny_sdxl_base",
+            ("--lora.components", "unet", "text_encoder", "--objective.caption_dropout", "0.8"),
+        ),
+    ],
+)
 def test_two_processes_train_as_one_does_in_two_parts(
-    argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str,
+    words: tuple[str, ...],
+    argv: Argv,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Launched as two processes, it gives the weights of one with accumulation 2."""
     one, two = tmp_path / "one", tmp_path / "two"
-    run(argv(one, "--batch.accumulation", "2"))
+    words = ("--base", str(request.getfixturevalue(base)), *words)
+    run(argv(one, *words, "--batch.accumulation", "2"))
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()}".split()
-    launched = start_python([*launch, PROGRAM, *argv(two)])
+    launched = start_python([*launch, PROGRAM, *argv(two, *words)])
     assert end(launched) == 0
     assert read_manifest(two)["facts"]["processes"] == 2
     ours, theirs = (safetensors.torch.load(adapter(out)) for out in (one, two))

@@ -23,7 +23,7 @@ SETTINGS = SampleSettings(
 
 
 def grid(pipe: Any, encoded: Encoded, file: Path) -> np.ndarray:
-    draw_grid(pipe, encoded, SETTINGS, 16, file)
+    draw_grid(pipe, encoded.texts, SETTINGS, 16, file)
     return np.asarray(Image.open(file))
 
 

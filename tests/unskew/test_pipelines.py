@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from unskew.bases import resolve_base
 from unskew.errors import UserError
-from unskew.pipelines import base_sha256, check_base, choose_dtype, load_base, resolve_base
+from unskew.pipelines import base_sha256, check_base, choose_dtype, load_base
 
 
 def test_the_embedded_base_loads_and_fits_its_size() -> None:

@@ -32,6 +32,8 @@ class Family(Protocol):
     TOKENIZERS: tuple[str, ...]
     TEXT_PARTS: tuple[str, ...]
     """The keys of its Text."""
+    CHOICES: tuple[str, ...]
+    """Entries of the base's model_index.json that decide what captions become."""
 
     def encode(self, pipe: Any, captions: Sequence[str]) -> list[Text]:
         """Each caption's Text, exactly as the pipeline makes it when it draws.
@@ -51,6 +53,10 @@ class Family(Protocol):
         self, texts: Mapping[str, Tensor], empty: Mapping[str, Tensor] | None
     ) -> dict[str, Any]:
         """The pipeline's arguments for a batch, and for guidance against the empty caption."""
+        ...
+
+    def idle(self, pipe: Any) -> tuple[str, ...]:
+        """Parts of the text encoders that the UNet never hears of, "encoder.module": no LoRA."""
         ...
 
 

@@ -18,6 +18,7 @@ LOADING: Mapping[str, Any] = {
 ENCODERS: tuple[str, ...] = ("text_encoder",)
 TOKENIZERS: tuple[str, ...] = ("tokenizer",)
 TEXT_PARTS: tuple[str, ...] = ("states",)
+CHOICES: tuple[str, ...] = ()
 
 
 def encode(pipe: Any, captions: Sequence[str]) -> list[Mapping[str, Tensor]]:
@@ -37,3 +38,8 @@ def asked(texts: Mapping[str, Tensor], empty: Mapping[str, Tensor] | None) -> di
     if empty is not None:
         arguments["negative_prompt_embeds"] = empty["states"]
     return arguments
+
+
+def idle(pipe: Any) -> tuple[str, ...]:
+    """None: it is the last states that are told."""
+    return ()

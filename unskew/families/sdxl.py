@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
@@ -15,6 +14,7 @@ LOADING: Mapping[str, Any] = {"add_watermarker": False}
 ENCODERS: tuple[str, ...] = ("text_encoder", "text_encoder_2")
 TOKENIZERS: tuple[str, ...] = ("tokenizer", "tokenizer_2")
 TEXT_PARTS: tuple[str, ...] = ("states", "pooled")
+CHOICES: tuple[str, ...] = ("force_zeros_for_empty_prompt",)
 
 
 def encode(pipe: Any, captions: Sequence[str]) -> list[Mapping[str, Tensor]]:
@@ -32,7 +32,8 @@ def encode(pipe: Any, captions: Sequence[str]) -> list[Mapping[str, Tensor]]:
     for caption, states_ld, pooled_p in zip(captions, states_bld, pooled_bp, strict=True):
         none = caption == "" and pipe.config.force_zeros_for_empty_prompt
         parts = {"states": states_ld, "pooled": pooled_p}
-        texts.append({name: torch.zeros_like(t) if none else t for name, t in parts.items()})
+        # times 0: every weight keeps a gradient, by which several processes wait for each other
+        texts.append({name: 0 * t if none else t for name, t in parts.items()})
     return texts
 
 
@@ -54,3 +55,13 @@ def asked(texts: Mapping[str, Tensor], empty: Mapping[str, Tensor] | None) -> di
         arguments["negative_prompt_embeds"] = empty["states"]
         arguments["negative_pooled_prompt_embeds"] = empty["pooled"]
     return arguments
+
+
+def idle(pipe: Any) -> tuple[str, ...]:
+    """The first encoder's last layer: its last but one states are told, and no pooled ones."""
+    [last] = [
+        name
+        for name, _ in pipe.text_encoder.named_modules()
+        if name.endswith(f"encoder.layers.{pipe.text_encoder.config.num_hidden_layers - 1}")
+    ]
+    return (f"text_encoder.{last}",)

@@ -1,0 +1,80 @@
+"""A study small enough to be drawn many times, on any base and with an adapter on any part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from unskew.adapters import attach, save_adapter
+from unskew.families import family_of
+from unskew.pipelines import load_base
+
+PROMPTS = [
+    {
+        "suite": "trained",
+        "role": "neutral",
+        "attributes": ["presentation"],
+        "templates": ["{x}", "a picture of {x}"],
+        "subjects": {"mechanic": "a mechanic", "health-worker": "a health worker"},
+    },
+    {
+        "suite": "explicit",
+        "role": "explicit",
+        "attributes": ["presentation"],
+        "prompts": [
+            {"subject": "mechanic", "text": "a woman mechanic", "asked": {"presentation": "woman"}}
+        ],
+    },
+]
+
+
+StudyOn = Callable[..., Path]
+
+
+@pytest.fixture
+def study_on(tiny_dataset: Path, tmp_path: Path) -> StudyOn:
+    """A function from a base and what has a LoRA to a study's YAML: the base against itself."""
+
+    def study(base: Path, *components: str) -> Path:
+        pipe = load_base(base, torch.device("cpu"), torch.float32)
+        torch.manual_seed(0)
+        names = [name for name in ("unet", *family_of(pipe).ENCODERS) if name in components]
+        models = {name: getattr(pipe, name) for name in names}
+        for parameter in attach(models, rank=2, alpha=4, target_modules="attention").values():
+            torch.nn.init.normal_(parameter, std=0.5)
+        (tmp_path / "adapter").mkdir()
+        save_adapter(tmp_path / "adapter", models, {})
+        (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(PROMPTS, sort_keys=False), "utf-8")
+        settings = {
+            "base": str(base),
+            "arms": {"base": {}, "adapter": {"adapter": str(tmp_path / "adapter")}},
+            "prompts": str(tmp_path / "prompts.yaml"),
+            "suites": {"trained": {"seeds": 3}, "explicit": {"seeds": 3}},
+            "exemplars": str(exemplars_of_people(tiny_dataset, tmp_path / "exemplars")),
+            "cache": str(tmp_path / "cache"),
+            "steps": 2,
+            "resolution_px": 16,
+            "batch": 8,
+            "dtype": "fp32",
+            "out": str(tmp_path / "study"),
+        }
+        file = tmp_path / "study.yaml"
+        file.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+        return file
+
+    return study
+
+
+def exemplars_of_people(dataset: Path, folder: Path) -> Path:
+    """The dataset without its controls, so that every picture reads as somebody."""
+    shutil.copytree(dataset, folder)
+    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines(keepends=True)
+    people = "".join(line for line in lines if json.loads(line)["kind"] == "explicit")
+    (folder / "metadata.jsonl").write_text(people, "utf-8")
+    return folder
