@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +223,9 @@ def _captions(
     keep: bool = True,
 ) -> Kept:
     def make(parts: Iterable[tuple[str, str]]) -> Generator[Tensor, None, None]:
-        last, text = None, {}
-        for caption, part in parts:
-            if caption != last:
-                last, text = caption, encode_caption(pipe, caption)
-            yield text[part]
+        for caption, those in groupby(parts, key=itemgetter(0)):
+            text = encode_caption(pipe, caption)
+            yield from (text[part] for _, part in those)
 
     wanted = {key: part for part, key in keyed.items()}
     return through_cache(wanted, make, folder and folder / "captions", keep=keep)

@@ -212,7 +212,7 @@ def save(training: Training, done: int, average: Average | None) -> None:
         training.parameters,
         training.optimizer,
         training.settings.checkpoints.keep,
-        average and average_state(average),
+        average_state(average) if average else None,
     )
 
 

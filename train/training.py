@@ -110,7 +110,7 @@ class Training:
     @property
     def rows_per_process(self) -> int:
         """Rows of a step that this process computes; the step's loss is the mean over processes."""
-        return self.batches.size // self.accelerator.num_processes
+        return self.batches.size // int(self.accelerator.num_processes)
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str], pipe: Any = None) -> dict[str, Text]:

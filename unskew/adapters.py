@@ -124,7 +124,7 @@ def save_adapter(
     config = {
         f"{name}.{key}": sorted(value) if isinstance(value, set) else value
         for name, model in _adapted(models)
-        for key, value in model.peft_config[TRAINED].to_dict().items()  # type: ignore[union-attr, operator, index]
+        for key, value in model.peft_config[TRAINED].to_dict().items()  # type: ignore[union-attr, index]
     }
     metadata = {**extra_metadata, "format": "pt", METADATA_KEY: json.dumps(config, sort_keys=True)}
     write_safetensors(folder / WEIGHTS_FILE, weights, metadata)
@@ -319,7 +319,7 @@ def _fits(key: str, weights: Mapping[str, Tensor], modules: Mapping[str, Any]) -
     if base is None or a is None or b is None:
         return False
     if half.startswith("magnitude_vector"):
-        return weights[key].numel() == base.shape[0]
+        return bool(weights[key].numel() == base.shape[0])
     return half in ("A.weight", "B.weight") and bool(
         a.ndim == base.ndim == b.ndim
         and (b.shape[0], *a.shape[1:]) == tuple(base.shape)

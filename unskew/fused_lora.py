@@ -53,7 +53,7 @@ def _forward(layer: Any, x: Tensor, *more: Any, **named: Any) -> Tensor:
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     with torch.autocast(device, enabled=False):
-        out: Tensor = _LoraLinear.apply(
+        out: Tensor = _lora_linear(
             x.to(dtype),
             base.weight.to(dtype),
             None if base.bias is None else base.bias.to(dtype),
@@ -68,7 +68,7 @@ class _LoraLinear(torch.autograd.Function):
     """W x + bias + scale * B A x; gradients for x, A and B, none for the frozen W and bias."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         weight_oi: Tensor,
@@ -86,7 +86,7 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_ni, low_nr, weight_oi, a_ri, b_or = ctx.saved_tensors
         grad_no = grad.reshape(-1, grad.shape[-1])
         grad_low_nr = torch.mm(grad_no, b_or).mul_(ctx.scale)
@@ -96,3 +96,6 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grad_no, weight_oi).addmm_(grad_low_nr, a_ri).view(ctx.shape)
         return grad_x, None, None, grad_a_ri, grad_b_or, None
+
+
+_lora_linear: Any = _LoraLinear.apply

@@ -28,7 +28,7 @@ def encode(pipe: Any, captions: Sequence[str]) -> list[Mapping[str, Tensor]]:
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
     )
-    texts = []
+    texts: list[Mapping[str, Tensor]] = []
     for caption, states_ld, pooled_p in zip(captions, states_bld, pooled_bp, strict=True):
         none = caption == "" and pipe.config.force_zeros_for_empty_prompt
         parts = {"states": states_ld, "pooled": pooled_p}
