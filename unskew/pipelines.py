@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from unskew.errors import UserError
 from unskew.families import FAMILIES, Family
+from unskew.quantized import Quantization, quantize
 from unskew.runs import sha256_file
 
 EMBEDDED_BASE = "emoji-world"
@@ -106,12 +107,14 @@ def load_base(
     return pipe.to(device)
 
 
-def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
-    """A base's UNet alone, as `load_base` has it."""
+def load_unet(
+    folder: Path, device: torch.device, dtype: torch.dtype, quantization: Quantization = "none"
+) -> UNet2DConditionModel:
+    """A base's UNet alone, as `load_base` has it, or with its linear layers quantised."""
     unet = UNet2DConditionModel.from_pretrained(
         folder / "unet", torch_dtype=dtype, use_safetensors=True, local_files_only=True
     )
-    unet = unet.requires_grad_(False).eval().to(device)
+    quantize(unet.requires_grad_(False).eval(), quantization, device, dtype)
     return unet.to(memory_format=torch.channels_last)
 
 
