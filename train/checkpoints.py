@@ -1,9 +1,9 @@
 """Checkpoints: whole or not there at all.
 
 A checkpoint is a folder `step-000200` of LoRA weights, optimizer state, the weights' average where
-there is one, and `checkpoint.json`, which names the step and the sha256 of the others. It appears
-under its name only when all of it is on disk. Nothing else is needed to go on exactly: order, noise
-and learning rate follow from the step.
+there is one, and `checkpoint.json`, which names the step, the loss scale where there is one, and
+the sha256 of the others. It appears under its name only when all of it is on disk. Nothing else is
+needed to go on exactly: order, noise and learning rate follow from the step.
 
 The optimizer's file holds its tensors as they are, whatever their type, under "<parameter>/<entry>"
 and "group 0/<entry>", and what is no tensor as JSON in its header.
@@ -43,11 +43,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     keep: int,
     average: Mapping[str, Tensor] | None = None,
+    loss_scale: Mapping[str, float] | None = None,
 ) -> Path:
     """Write `folder/step-N` after `step` finished steps, then delete all but the newest `keep`.
 
-    `average` is what `unskew.train.average.average_state` gives. A checkpoint of the same name that
-    an attempt before left (broken, or not resumed from) is replaced.
+    `average` is what `unskew.train.average.average_state` gives, `loss_scale` what
+    `unskew.train.numerics.Stepper.state` does. A checkpoint of the same name that an attempt before
+    left (broken, or not resumed from) is replaced.
     """
     path = folder / f"step-{step:06d}"
     with atomic_path(path) as temporary:
@@ -59,6 +61,8 @@ def save_checkpoint(
             safetensors.torch.save_file(_copies(average), temporary / AVERAGE)
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         seal = {"schema_version": SCHEMA_VERSION, "step": step, "sha256": hashes}
+        if loss_scale is not None:
+            seal["loss_scale"] = dict(loss_scale)
         write_json_atomic(temporary / SEAL, seal)
         if path.exists():
             shutil.rmtree(path)
@@ -98,6 +102,13 @@ def load_average(path: Path) -> dict[str, Tensor] | None:
     check_checkpoint(path)
     file = path / AVERAGE
     return safetensors.torch.load_file(file) if file.exists() else None
+
+
+def load_loss_scale(path: Path) -> dict[str, Any] | None:
+    """The state of the loss scale in a whole checkpoint; None when it was made without one."""
+    check_checkpoint(path)
+    state: dict[str, Any] | None = json.loads((path / SEAL).read_text("utf-8")).get("loss_scale")
+    return state
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -19,13 +20,19 @@ WARM_UP = 3
 """First steps that the estimate leaves out: kernels are chosen and memory is found in them."""
 
 
+def say(accelerator: Accelerator, text: str) -> None:
+    """One message, whatever the number of processes, on stderr: stdout is for results."""
+    if accelerator.is_main_process:
+        print(text, file=sys.stderr)
+
+
 class Journal:
     """Keeps the record of a run's steps; silent on processes other than the main one."""
 
     def __init__(self, accelerator: Accelerator, folder: Path, first: int, steps: int) -> None:
         self.accelerator, self.steps, self.first = accelerator, steps, first
         self.file = folder / "metrics.jsonl"
-        self.done, self.seconds = 0, 0.0
+        self.done, self.seconds, self.unread = 0, 0.0, 0.0
         self.mark = time.perf_counter()
         on_terminal = accelerator.is_main_process and sys.stderr.isatty()
         self.bar = tqdm(
@@ -50,8 +57,12 @@ class Journal:
         """What was done since the last step (samples, checkpoints) is no training time."""
         self.mark = time.perf_counter()
 
-    def step(self, done: int, metrics: Mapping[str, float], *, log: bool) -> float:
-        """One step is finished, `done` in all; `log` records its metrics. How long it took, s."""
+    def step(self, done: int, metrics: Mapping[str, float], *, log: bool, read: int = 1) -> float:
+        """One step is finished, `done` in all; `log` records its metrics. How long it took, s.
+
+        `read` is how many steps the program has just found finished: a GPU works on after it was
+        asked, so only what they took together is known, and each is said to have taken a share.
+        """
         now = time.perf_counter()
         took = now - self.mark
         if done > self.first + WARM_UP:
@@ -60,10 +71,14 @@ class Journal:
         self.bar.update()
         if log and self.accelerator.is_main_process:
             self._log(done, metrics)
-        return took
+        self.unread += took
+        share = self.unread / max(1, read)
+        self.unread = 0.0 if read else self.unread
+        return share
 
     def _log(self, done: int, metrics: Mapping[str, float]) -> None:
-        values = {**metrics, "seconds_per_step": self.seconds_per_step}
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        values = {**finite, "seconds_per_step": self.seconds_per_step}  # JSON knows no inf
         self.accelerator.log(values, step=done)
         with self.file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": done, **values}) + "\n")

@@ -11,12 +11,9 @@ Writes the adapter, checkpoints, sample grids and metrics into the run's folder.
 from __future__ import annotations
 
 import json
-import math
 import os
-import resource
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,7 +26,6 @@ from accelerate.utils import broadcast_object_list
 from unskew.adapters import WEIGHTS_FILE
 from unskew.bases import base_facts
 from unskew.errors import UserError
-from unskew.pipelines import load_base
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
 from unskew.train.average import (
@@ -40,18 +36,20 @@ from unskew.train.average import (
     restored_average,
     update_average,
 )
-from unskew.train.cache import fill_cache
 from unskew.train.checkpoints import (
     load_average,
     load_checkpoint,
+    load_loss_scale,
     newest_checkpoint,
     save_checkpoint,
 )
+from unskew.train.dry_run import dry_run, only_cache
 from unskew.train.guards import Lookout
-from unskew.train.inputs import Inputs, captions_of, check_inputs, describe, input_hashes
-from unskew.train.journal import Journal
+from unskew.train.inputs import Inputs, check_inputs, describe, input_hashes
+from unskew.train.journal import Journal, say
+from unskew.train.numerics import learning_rate
 from unskew.train.objective import draw_part, row_losses, target_bchw
-from unskew.train.options import OptimizerSettings, TrainSettings
+from unskew.train.options import TrainSettings
 from unskew.train.output import write_adapter
 from unskew.train.proof import prove_adapter
 from unskew.train.rows import Row
@@ -82,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if resolved.dry_run:
-        return dry_run(resolved, inputs, accelerator)
+        return dry_run(resolved, inputs, accelerator, train_step)
     run = begin(resolved, inputs, accelerator, facts)
     with run or nullcontext():
         if broadcast_object_list([run is not None and run.was_complete])[0]:
@@ -113,16 +111,23 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
                 draw_samples(t, step, average)
                 journal.leave_out()
 
-            metrics = train_step(t, step)
+            train_step(t, step)
             if average:
                 average = update_average(average, t.parameters, decay)
 
             done, last = step + 1, step + 1 == settings.steps
-            seconds = journal.step(done, metrics, log=last or due(done, settings.log_every))
-            for word in lookout.look(step, metrics, seconds):
-                say(t.accelerator, word)
-            stopping = stop.asked()
-            if (last or stopping or due(done, settings.checkpoints.every)) and main_process:
+            saving = last or due(done, settings.checkpoints.every)
+            logging = last or due(done, settings.log_every)
+            wait = saving or logging or not t.stepper.deferred
+            stopping = stop.asked(wait=wait)
+            readings = t.stepper.read(wait=wait or stopping)
+            metrics = readings[-1].metrics if readings else {}
+            seconds = journal.step(done, metrics, log=logging, read=len(readings))
+            for reading in readings:
+                for word in (reading.word, *lookout.look(reading.step, reading.metrics, seconds)):
+                    if word:
+                        say(t.accelerator, word)
+            if (saving or stopping) and main_process:
                 save(t, done, average)
                 journal.leave_out()
             if stopping:
@@ -133,8 +138,8 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
     return average
 
 
-def train_step(training: Training, step: int) -> dict[str, float]:
-    """One optimizer step; raises UserError before it when loss or gradient is not finite."""
+def train_step(training: Training, step: int) -> None:
+    """One optimizer step. Its loss, and the error if there is one, come with `stepper.read`."""
     t, settings = training, training.settings
     rows = t.batches.rows(step)
     losses: list[tuple[Row, torch.Tensor]] = []
@@ -146,42 +151,11 @@ def train_step(training: Training, step: int) -> dict[str, float]:
                 target = target_bchw(t.pipe.unet, t.family, t.schedule, part, noisy_bchw)
                 predicted = t.denoiser(noisy_bchw, part)
                 loss_b = row_losses(predicted, target, part.weights_b)
-            t.accelerator.backward(loss_b.sum() / t.rows_per_process)
+            t.accelerator.backward(t.stepper.scaled(loss_b.sum() / t.rows_per_process))
         losses += zip(part.rows, loss_b.detach(), strict=True)
-    parameters = list(t.parameters.values())  # a list: clipping an exhausted iterator clips nothing
-    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.clip_norm)
     loss = t.accelerator.reduce(torch.stack([loss for _, loss in losses]).mean(), "mean")
-    check_finite(step, loss, norm, losses)
     rate = learning_rate(step, settings.optimizer, settings.steps)
-    for group in t.optimizer.param_groups:
-        group["lr"] = rate
-    t.optimizer.step()
-    t.optimizer.zero_grad(set_to_none=True)
-    return {"loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate}
-
-
-def learning_rate(step: int, settings: OptimizerSettings, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to 0 after the last step."""
-    warm_up = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    return settings.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def check_finite(
-    step: int,
-    loss: torch.Tensor,
-    norm: torch.Tensor,
-    losses: Sequence[tuple[Row, torch.Tensor]],
-) -> None:
-    """Raise UserError naming the step and the rows, before a bad number reaches the weights."""
-    if bool(loss.isfinite()) and bool(norm.isfinite()):
-        return
-    bad = [row for row, loss in losses if not loss.isfinite()] or [row for row, _ in losses]
-    first = ", ".join(f"{row.line} ({row.file.name}: {row.text!r})" for row in bad[:3])
-    raise UserError(
-        f"step {step + 1}: loss {float(loss)}, gradient norm {float(norm)} over {len(bad)} rows "
-        f"(first: {first}); no weight was changed by it. Lower optimizer.learning_rate, set dtype "
-        "to fp32, or look at these rows; the last checkpoint is good"
-    )
+    t.stepper.step(step, rate, loss, losses)
 
 
 def due(done: int, every: int) -> bool:
@@ -213,6 +187,7 @@ def save(training: Training, done: int, average: Average | None) -> None:
         training.optimizer,
         training.settings.checkpoints.keep,
         average_state(average) if average else None,
+        training.stepper.state(),
     )
 
 
@@ -229,6 +204,7 @@ def resume(training: Training) -> tuple[int, Average | None]:
     if path is None:
         return 0, begin_average(training.parameters) if averaging else None
     done = load_checkpoint(path, training.parameters, training.optimizer)
+    training.stepper.restore(load_loss_scale(path))
     if done > settings.steps:
         raise UserError(
             f"resume: {path} has done {done} steps, more than steps ({settings.steps}): raise "
@@ -279,67 +255,6 @@ def finish(training: Training, inputs: Inputs, run: Run | None, average: Average
         training.accelerator,
         f"{file}: proved in a fresh base, difference {proof['difference']:.2g}",
     )
-
-
-def only_cache(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator) -> int:
-    """Encode what the cache lacks, and nothing else."""
-    if accelerator.is_main_process:
-        pipe = load_base(inputs.base, accelerator.device, torch.float32, without=("unet",))
-        work = fill_cache(
-            pipe,
-            inputs.base,
-            [row.file for row in inputs.rows],
-            captions_of(inputs.rows, settings),
-            inputs.framings,
-            settings.cache,
-            mirror=settings.pictures.horizontal_flip,
-        )
-        say(accelerator, f"{settings.cache}: {work}")
-    return 0
-
-
-def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Accelerator) -> int:
-    """Print the settings, do two steps on the first batch, and say what the whole would take."""
-    settings = resolved.settings
-    rows = tuple(dict.fromkeys(inputs.batches.rows(0)))
-    training = load_training(settings, inputs, rows, accelerator, None)
-    train_step(training, 0)
-    started = time.perf_counter()
-    train_step(training, 0)
-    seconds = time.perf_counter() - started
-    if accelerator.device.type == "cuda":
-        memory, where = torch.cuda.max_memory_allocated(), "GPU"
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "this process"
-    items = [
-        len({r.file for r in some}) * (1 + settings.pictures.horizontal_flip)
-        + len(set(captions_of(some, settings)))
-        for some in (inputs.rows, rows)
-    ]
-    trained = sum(p.numel() for p in training.parameters.values())
-    report = {
-        "settings": settings.model_dump(mode="json"),
-        "trained_parameters": trained,
-        "seconds_per_step": round(seconds, 3),
-        "seconds_of_training": round(seconds * settings.steps),
-        "seconds_of_encoding": round(training.encoding_seconds * items[0] / items[1]),
-        "memory_gib": round(memory / 2**30, 2),
-    }
-    print(json.dumps(report, indent=2))
-    say(
-        accelerator,
-        f"{seconds:.2f} s a step, {report['seconds_of_training']} s of steps in all, "
-        f"{report['seconds_of_encoding']} s of encoding; {report['memory_gib']} GiB of {where}; "
-        "nothing was written",
-    )
-    return 0
-
-
-def say(accelerator: Accelerator, text: str) -> None:
-    """One message, whatever the number of processes, on stderr: stdout is for results."""
-    if accelerator.is_main_process:
-        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

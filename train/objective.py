@@ -26,6 +26,7 @@ from unskew.train.noise_levels import dropped_b, loss_weights_b, offset_noise, t
 from unskew.train.options import ObjectiveSettings
 from unskew.train.rows import Row
 from unskew.train.siblings import Kin, Siblings, in_target, kin_of
+from unskew.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -101,29 +102,31 @@ def draw_part(rows: Sequence[Row], places: Sequence[int], step: int, deal: Deal)
     teachers = ["" if no and t is not None else t for no, t in zip(dropped, own, strict=True)]
     taught = [place for place, caption in enumerate(teachers) if caption is not None]
     told = [own if t is None else t for t, own in zip(teachers, captions, strict=True)]
-    timesteps_b = timesteps(uniforms_b2, settings, deal.schedule.config.num_train_timesteps)
-    weights_b = torch.tensor([row.weight for row in chosen]) * loss_weights_b(
-        deal.schedule.alphas_cumprod, timesteps_b, deal.schedule.config.prediction_type, settings
-    )
+    schedule = deal.schedule
+    drawn_b = timesteps(uniforms_b2, settings, schedule.config.num_train_timesteps)
+    timesteps_b = to_device(drawn_b, device)
+    own_weights_b = to_device(torch.tensor([row.weight for row in chosen]), device)
+    time_ids_b6 = torch.tensor([deal.framings[row.file].time_ids for row in chosen]).float()
     return Part(
         rows=chosen,
         captions=captions,
-        latents_bchw=latents.to(device),
-        noise_bchw=noise.to(device),
-        timesteps_b=timesteps_b.to(device),
+        latents_bchw=to_device(latents, device),
+        noise_bchw=to_device(noise, device),
+        timesteps_b=timesteps_b,
         texts=stack_texts([encoded.texts[caption] for caption in captions], device),
-        taught_m=torch.tensor(taught, dtype=torch.long, device=device),
+        taught_m=to_device(torch.tensor(taught, dtype=torch.long), device),
         teacher_texts=stack_texts([encoded.texts[caption] for caption in told], device),
-        time_ids_b6=torch.tensor(
-            [deal.framings[row.file].time_ids for row in chosen], dtype=torch.float, device=device
-        ),
+        time_ids_b6=to_device(time_ids_b6, device),
         siblings=tuple(
             deal.siblings.get(kin_of(row, encoded))
             if teacher is not None and row.kind == "neutral" and not no
             else None
             for teacher, row, no in zip(teachers, chosen, dropped, strict=True)
         ),
-        weights_b=weights_b.to(device),
+        weights_b=own_weights_b
+        * loss_weights_b(
+            schedule.alphas_cumprod, timesteps_b, schedule.config.prediction_type, settings
+        ),
     )
 
 
@@ -160,7 +163,7 @@ def target_bchw(
         texts = {name: tensor[taught] for name, tensor in part.teacher_texts.items()}
         told = family.told(texts, part.time_ids_b6[taught])
         target[taught] = base_prediction(unet, noisy_bchw[taught], part.timesteps_b[taught], told)
-    alpha_bars_b = scheduler.alphas_cumprod.to(target.device)[part.timesteps_b]
+    alpha_bars_b = to_device(scheduler.alphas_cumprod, target.device)[part.timesteps_b]
     for place, (row, kin) in enumerate(zip(part.rows, part.siblings, strict=True)):
         if kin is not None:
             shift_chw = kin.shift_chw(noisy_bchw[place], row.values, alpha_bars_b[place])

@@ -188,9 +188,10 @@ class TrainSettings(Settings):
     """Side of the square training pictures; others are cropped to the middle and resized, unless
     pictures.aspect_buckets is on."""
     pictures: PictureSettings = PictureSettings()
-    dtype: Literal["auto", "bf16", "fp32"]
+    dtype: Literal["auto", "bf16", "fp16", "fp32"]
     """Precision of the frozen base and of autocast; the LoRA itself is always fp32. auto takes bf16
-    where this device computes it fast."""
+    where this device computes it fast, and fp16 on a GPU that has no bf16. In fp16 the loss is
+    scaled up so that small gradients survive, and a step whose gradient overflows is left out."""
     log_every: Count
     """Optimizer steps between lines of metrics."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]

@@ -29,6 +29,7 @@ from torch import Tensor
 from unskew.train.batches import Deck
 from unskew.train.cache import Encoded
 from unskew.train.rows import Row
+from unskew.transfer import to_device
 
 Kin = tuple[str, str, tuple[int, ...]]
 """Subject, text and latents' shape: what neutral rows share when nothing but the picture tells
@@ -63,10 +64,11 @@ class Siblings:
 
         `alpha_bar` is the schedule's share of signal variance at the row's timestep, 0 to 1.
         """
-        latents_nchw = torch.stack(self.latents_n).to(noisy_chw.device)
+        device = noisy_chw.device
+        latents_nchw = to_device(torch.stack(self.latents_n), device)
         distance_n = (noisy_chw - alpha_bar.sqrt() * latents_nchw).square().flatten(1).sum(1)
-        evidence_n = self.log_rates_n.to(noisy_chw.device) - distance_n / (2 * (1 - alpha_bar))
-        own_n = torch.tensor([kin == values for kin in self.values], device=noisy_chw.device)
+        evidence_n = to_device(self.log_rates_n, device) - distance_n / (2 * (1 - alpha_bar))
+        own_n = to_device(torch.tensor([kin == values for kin in self.values]), device)
         any_n = evidence_n.softmax(0)
         same_n = evidence_n.where(own_n, -torch.inf).softmax(0)
         return ((any_n - same_n)[:, None, None, None] * latents_nchw).sum(0)

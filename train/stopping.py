@@ -35,10 +35,15 @@ class Stop(AbstractContextManager["Stop"]):
     ) -> None:
         self._restore()
 
-    def asked(self) -> bool:
-        """Whether any process was told to stop; every process gives the same answer."""
+    def asked(self, *, wait: bool = True) -> bool:
+        """Whether any process was told to stop; every process gives the same answer.
+
+        Several must wait for each other to know; without `wait` they say no for now.
+        """
         if self.accelerator.num_processes == 1:
             return self.signal != 0
+        if not wait:
+            return False
         told = torch.tensor([self.signal], device=self.accelerator.device)
         self.signal = int(self.accelerator.gather(told).max())
         return self.signal != 0

@@ -14,7 +14,7 @@ from unskew.errors import UserError
 from unskew.pipelines import choose_device, choose_dtype
 from unskew.train.options import TrainSettings
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -85,16 +85,14 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
     if settings.dtype != "auto":
         chosen = DTYPES[settings.dtype]
         return chosen, f"{settings.dtype} (as given)"
-    dtype, reason = choose_dtype(device)
-    if dtype == torch.float16:
-        return torch.float32, f"fp32 ({reason}; training in fp16 would need loss scaling)"
-    return dtype, reason
+    return choose_dtype(device)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
     """Autocast to a half precision; nothing for fp32."""
+    half = dtype != torch.float32
     context: AbstractContextManager[None] = torch.autocast(
-        device.type, torch.bfloat16, enabled=dtype == torch.bfloat16
+        device.type, dtype if half else torch.bfloat16, enabled=half
     )
     return context
 

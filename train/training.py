@@ -26,6 +26,7 @@ from unskew.train.cache import Encoded, encode
 from unskew.train.guards import check_trained
 from unskew.train.inputs import Inputs, captions_of
 from unskew.train.noise_levels import training_schedule
+from unskew.train.numerics import Stepper, can_defer
 from unskew.train.objective import Deal, Part
 from unskew.train.optimizers import make_optimizer
 from unskew.train.options import TrainSettings
@@ -70,6 +71,8 @@ class Training:
     parameters: Mapping[str, Parameter]
     """Name -> LoRA weight, fp32."""
     optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    """What makes the optimizer's steps, and says how they were."""
     batches: Batches
     deal: Deal
     encoding_seconds: float
@@ -157,12 +160,16 @@ def load_training(
     for name in set(family.ENCODERS) - set(encoders):
         setattr(pipe, name, None)
     pipe.vae.encoder = None
+    if dtype == torch.float16:  # SDXL's VAE overflows in it: samples are decoded in the VAE's own
+        pipe.vae.decode = torch.autocast(device.type, enabled=False)(pipe.vae.decode)
     pipe.unet = load_unet(inputs.base, device, dtype)
     trained = (*(["unet"] if "unet" in settings.lora.components else []), *encoders)
     models = {name: getattr(pipe, name) for name in trained}
     idle = family.idle(pipe) if encoders else ()
     parameters = fresh_lora(models, settings, idle)
     denoiser = Denoiser(pipe, encoders)
+    weights = list(parameters.values())
+    optimizer = make_optimizer(weights, settings.optimizer, device)
     return Training(
         settings=settings,
         accelerator=accelerator,
@@ -172,7 +179,15 @@ def load_training(
         models=models,
         denoiser=accelerator.prepare_model(denoiser),
         parameters=parameters,
-        optimizer=make_optimizer(list(parameters.values()), settings.optimizer, device),
+        optimizer=optimizer,
+        stepper=Stepper(
+            weights,
+            optimizer,
+            settings.optimizer.clip_norm,
+            device,
+            fp16=dtype == torch.float16,
+            deferred=can_defer(optimizer, device),
+        ),
         batches=inputs.batches,
         deal=Deal(
             seed=settings.seed,

@@ -314,17 +314,25 @@ def _fits(key: str, weights: Mapping[str, Tensor], modules: Mapping[str, Any]) -
     """Whether a weight's module exists, both of its halves are there, and the widths agree."""
     name, _, half = key.rpartition(".lora_")
     module = modules.get(name)
-    base = getattr(getattr(module, "base_layer", module), "weight", None)
+    base = _shape(getattr(module, "base_layer", module))
     a, b = weights.get(f"{name}.lora_A.weight"), weights.get(f"{name}.lora_B.weight")
     if base is None or a is None or b is None:
         return False
     if half.startswith("magnitude_vector"):
-        return bool(weights[key].numel() == base.shape[0])
+        return bool(weights[key].numel() == base[0])
     return half in ("A.weight", "B.weight") and bool(
-        a.ndim == base.ndim == b.ndim
-        and (b.shape[0], *a.shape[1:]) == tuple(base.shape)
+        a.ndim == len(base) == b.ndim
+        and (b.shape[0], *a.shape[1:]) == base
         and a.shape[0] == b.shape[1]
     )
+
+
+def _shape(module: Any) -> tuple[int, ...] | None:
+    """A layer's weight's shape, of a quantised one what it stands for; None of what has none."""
+    if isinstance(module, torch.nn.Linear):
+        return module.out_features, module.in_features
+    weight = getattr(module, "weight", None)
+    return None if weight is None else tuple(weight.shape)
 
 
 def _architecture_of(weights: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from unskew.errors import UserError
 from unskew.families import FAMILIES, Family
+from unskew.quantized import Quantization, quantize
 from unskew.runs import sha256_file
 
 
@@ -113,8 +114,10 @@ def load_base(
     return pipe.to(device)
 
 
-def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
-    """A base's UNet alone, as `load_base` has it."""
+def load_unet(
+    folder: Path, device: torch.device, dtype: torch.dtype, quantization: Quantization = "none"
+) -> UNet2DConditionModel:
+    """A base's UNet alone, as `load_base` has it, or with its linear layers quantised."""
     unet = UNet2DConditionModel.from_pretrained(
         folder / "unet",
         torch_dtype=dtype,
@@ -122,7 +125,7 @@ def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> UNet2DC
         local_files_only=True,
         variant=variant_of(folder),
     )
-    unet = unet.requires_grad_(False).eval().to(device)
+    quantize(unet.requires_grad_(False).eval(), quantization, device, dtype)
     return unet.to(memory_format=torch.channels_last)
 
 

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from unskew.settings import config_path
+from unskew.settings import config_path, resolve
+from unskew.train.inputs import Inputs, check_inputs
+from unskew.train.options import TrainSettings
+from unskew.train.surroundings import make_accelerator
+from unskew.train.training import Training, load_training
 
 TINY: dict[str, Any] = {
     "steps": 6,
@@ -27,6 +31,7 @@ TINY: dict[str, Any] = {
     "samples": {"every": 0, "prompts": ["a mechanic"], "seeds": 2, "steps": 2},
 }
 Argv = Callable[..., list[str]]
+Load = Callable[[list[str]], tuple[Training, Inputs]]
 
 
 @pytest.fixture
@@ -47,6 +52,24 @@ def argv(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> Argv:
         return ["--config", str(file), "--out", str(out), *more]
 
     return arguments
+
+
+@pytest.fixture
+def load() -> Load:
+    """A function from a command line to all that its run steps with."""
+
+    def loaded(words: list[str]) -> tuple[Training, Inputs]:
+        settings = resolve(
+            TrainSettings,
+            words,
+            default_config=config_path("emoji/train.yaml"),
+            prog="unskew train",
+            description="A test.",
+        ).settings
+        accelerator, inputs = make_accelerator(settings), check_inputs(settings)
+        return load_training(settings, inputs, inputs.rows, accelerator, settings.cache), inputs
+
+    return loaded
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from unskew.runs import read_manifest, sha256_file
 from unskew.settings import run_program
 from unskew.train import lora, proof, surroundings
 from unskew.train.checkpoints import LORA
+from unskew.train.numerics import learning_rate
 from unskew.train.options import OptimizerSettings
 
 Argv = Callable[..., list[str]]
@@ -34,10 +35,10 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: int) ->
     """Send ourselves a signal in the middle of step `steps`."""
     real = lora.train_step
 
-    def train_step(training: Any, step: int) -> dict[str, float]:
+    def train_step(training: Any, step: int) -> None:
         if step == steps - 1:
             signal.raise_signal(number)
-        return real(training, step)
+        real(training, step)
 
     monkeypatch.setattr(lora, "train_step", train_step)
 
@@ -270,12 +271,12 @@ def test_accelerate_launch_costs_no_cores(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_learning_rate_rises_and_falls() -> None:
     """Linear to the top in the warm-up, and within one cosine step of 0 at the end."""
     settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, weight_decay=0, clip_norm=1)
-    rates = [lora.learning_rate(step, settings, 200) for step in range(200)]
+    rates = [learning_rate(step, settings, 200) for step in range(200)]
     assert rates[0] == pytest.approx(0.1, rel=1e-3)
     assert max(rates) == rates[9]
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert 0 < rates[-1] < 1e-3
-    flat = lora.learning_rate(0, settings.model_copy(update={"warmup_steps": 0}), 200)
+    flat = learning_rate(0, settings.model_copy(update={"warmup_steps": 0}), 200)
     assert flat == 1.0
 
 

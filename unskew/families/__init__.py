@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from unskew.families import sd, sdxl
+from unskew.transfer import to_device
 
 Text = Mapping[str, Tensor]
 """What a UNet is told of one caption: part -> tensor, without a batch axis. Every family has
@@ -74,4 +75,6 @@ def family_of(pipe: DiffusionPipeline) -> Family:
 
 def stack_texts(texts: Sequence[Text], device: torch.device | None = None) -> dict[str, Tensor]:
     """Texts of several captions as one, with a batch axis in front."""
-    return {part: torch.stack([text[part] for text in texts]).to(device) for part in texts[0]}
+    return {
+        part: to_device(torch.stack([text[part] for text in texts]), device) for part in texts[0]
+    }
