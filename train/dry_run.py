@@ -14,10 +14,14 @@ from accelerate import Accelerator
 from unskew.pipelines import load_base
 from unskew.settings import Resolved
 from unskew.train.cache import fill_cache
+from unskew.train.estimate import GIB, phases, table
 from unskew.train.inputs import Inputs, captions_of
 from unskew.train.journal import say
+from unskew.train.memory import choose_checkpointing, compile_blocks
 from unskew.train.options import TrainSettings
 from unskew.train.training import Training, load_training
+
+MACOS = sys.platform == "darwin"
 
 
 def only_cache(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator) -> int:
@@ -47,17 +51,22 @@ def dry_run(
     settings = resolved.settings
     rows = tuple(dict.fromkeys(inputs.batches.rows(0)))
     training = load_training(settings, inputs, rows, accelerator, None)
+    caching_bytes = _most_bytes(accelerator)
+    said = [choose_checkpointing(training)]
+    estimated = phases(training, inputs)
+    said += [compile_blocks(training), table(estimated)]
+    say(accelerator, "\n".join(word for word in said if word))
+    _most_bytes(accelerator)  # what the estimate took is no part of training
     train_step(training, 0)
     training.stepper.read()
     started = time.perf_counter()
     train_step(training, 0)
     training.stepper.read()
     seconds = time.perf_counter() - started
+    memory = max(caching_bytes, training_bytes := _most_bytes(accelerator))
+    where = "this process"
     if accelerator.device.type == "cuda":
-        memory, where = torch.cuda.max_memory_allocated(), "GPU"
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "this process"
+        where = f"GPU (caching {caching_bytes / GIB:.2f}, training {training_bytes / GIB:.2f})"
     items = [
         len({r.file for r in some}) * (1 + settings.pictures.horizontal_flip)
         + len(set(captions_of(some, settings)))
@@ -70,7 +79,8 @@ def dry_run(
         "seconds_per_step": round(seconds, 3),
         "seconds_of_training": round(seconds * settings.steps),
         "seconds_of_encoding": round(training.encoding_seconds * items[0] / items[1]),
-        "memory_gib": round(memory / 2**30, 2),
+        "memory_gib": round(memory / GIB, 2),
+        "estimated_memory_gib": {phase.name: round(phase.all / GIB, 3) for phase in estimated},
     }
     print(json.dumps(report, indent=2))
     say(
@@ -80,3 +90,12 @@ def dry_run(
         "nothing was written",
     )
     return 0
+
+
+def _most_bytes(accelerator: Accelerator) -> int:
+    """The most memory that was in use: a GPU's since this was last asked, else the process's."""
+    if accelerator.device.type == "cuda":
+        most = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return most
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if MACOS else 1024)

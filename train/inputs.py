@@ -13,6 +13,7 @@ from unskew.attributes import Attribute, load_attribute, target_shares
 from unskew.bases import resolve_base
 from unskew.errors import UserError
 from unskew.pipelines import base_sha256, check_base
+from unskew.quantized import require_bitsandbytes
 from unskew.runs import sha256_file, sha256_folder
 from unskew.train.batches import Batches, shares_dealt
 from unskew.train.buckets import Framing, describe_framings, frame
@@ -43,8 +44,11 @@ class Inputs:
 def check_inputs(settings: TrainSettings) -> Inputs:
     """Read and check everything that training needs.
 
-    Raises UserError for a base, dataset, label, picture, target or checkpoint that cannot be used.
+    Raises UserError for a base, dataset, label, picture, target or checkpoint that cannot be used,
+    and for a package that is not there.
     """
+    if settings.memory.quantize != "none":
+        require_bitsandbytes(settings.memory.quantize)
     base = resolve_base(
         settings.base,
         revision=settings.base_revision,

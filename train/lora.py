@@ -46,7 +46,8 @@ from unskew.train.checkpoints import (
 from unskew.train.dry_run import dry_run, only_cache
 from unskew.train.guards import Lookout
 from unskew.train.inputs import Inputs, check_inputs, describe, input_hashes
-from unskew.train.journal import Journal, say
+from unskew.train.journal import WARM_UP, Journal, say
+from unskew.train.memory import choose_checkpointing, compile_blocks
 from unskew.train.numerics import learning_rate
 from unskew.train.objective import draw_part, row_losses, target_bchw
 from unskew.train.options import TrainSettings
@@ -88,6 +89,9 @@ def main(argv: Sequence[str]) -> int:
         else:
             training = load_training(settings, inputs, inputs.rows, accelerator, settings.cache)
             say(accelerator, str(training.deal.encoded.work))
+            for word in (choose_checkpointing(training), compile_blocks(training)):
+                if word:
+                    say(accelerator, word)
             average = train(training, *resume(training))
             finish(training, inputs, run, average)
     if resolved.json and accelerator.is_main_process:
@@ -118,7 +122,8 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
             done, last = step + 1, step + 1 == settings.steps
             saving = last or due(done, settings.checkpoints.every)
             logging = last or due(done, settings.log_every)
-            wait = saving or logging or not t.stepper.deferred
+            beginning = done <= first + WARM_UP  # timed by itself, so waited for
+            wait = saving or logging or beginning or not t.stepper.deferred
             stopping = stop.asked(wait=wait)
             readings = t.stepper.read(wait=wait or stopping)
             metrics = readings[-1].metrics if readings else {}

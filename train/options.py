@@ -131,6 +131,24 @@ class OptimizerSettings(Settings):
     thousand steps or so. 0 keeps no average."""
 
 
+class MemorySettings(Settings):
+    """What is given up so that training fits, or for speed."""
+
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Keep only what goes into each block of the UNet, and of text encoders that are trained, and
+    compute the rest again on the way back: far less memory, a third more time. auto: on a GPU,
+    where what a step needs is estimated at more than is free; which is said. Never on a CPU."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """Keep the frozen weights of the base's linear layers in 4 bits (nf4, Dettmers et al. 2023) or
+    8 (int8, Dettmers et al. 2022); those that are told the timestep, and convolutions, stay. Text
+    encoders only where they are trained. Less memory, less speed, and a base that is a little off
+    from what it was: prefer batch.accumulation where that is enough. int8 holds on to what goes
+    into its layers, so gradient_checkpointing saves less there."""
+    compile: Literal["off", "regional"] = "off"
+    """regional: compile the UNet's transformer blocks. Faster steps after minutes of compiling, so
+    for long runs; where it fails, training goes on without. Rounds otherwise than off does."""
+
+
 class CheckpointSettings(Settings):
     """Where a stopped run can go on from."""
 
@@ -192,6 +210,7 @@ class TrainSettings(Settings):
     """Precision of the frozen base and of autocast; the LoRA itself is always fp32. auto takes bf16
     where this device computes it fast, and fp16 on a GPU that has no bf16. In fp16 the loss is
     scaled up so that small gradients survive, and a step whose gradient overflows is left out."""
+    memory: MemorySettings = MemorySettings()
     log_every: Count
     """Optimizer steps between lines of metrics."""
     tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]

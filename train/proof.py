@@ -17,6 +17,7 @@ from unskew.families import stack_texts
 from unskew.fused_lora import fuse
 from unskew.noise import cell_noise
 from unskew.pipelines import load_base, load_unet
+from unskew.quantized import quantize
 from unskew.train.objective import adapter_off
 from unskew.train.training import Training
 
@@ -44,10 +45,7 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
         )
     differences = []
     for file in files:
-        # encoders in full and the UNet in its precision, as they were trained
-        device = training.accelerator.device
-        fresh = load_base(base, device, torch.float32, without=("unet", "vae"))
-        fresh.unet = load_unet(base, device, training.dtype)
+        fresh = _fresh(training, base)
         load_adapter(fresh, file, "check")
         for name in training.models:
             fuse(getattr(fresh, name))  # the same arithmetic: in bf16 its order may be 1 % of it
@@ -59,6 +57,17 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
             )
         differences.append(difference)
     return {"effect": effect, "difference": max(differences)}
+
+
+def _fresh(training: Training, base: Path) -> Any:
+    """The base as it was trained on, without any adapter: UNet and text encoders."""
+    device, quantization = training.accelerator.device, training.settings.memory.quantize
+    fresh = load_base(base, device, torch.float32, without=("unet", "vae"))
+    for name in training.family.ENCODERS:
+        if name in training.models:
+            quantize(getattr(fresh, name), quantization, device, training.dtype)
+    fresh.unet = load_unet(base, device, training.dtype, quantization)
+    return fresh
 
 
 def _output(training: Training, pipe: Any) -> Tensor:

@@ -20,6 +20,7 @@ from unskew.adapters import attach
 from unskew.families import Family, Text, family_of, stack_texts
 from unskew.fused_lora import fuse
 from unskew.pipelines import load_base, load_unet
+from unskew.quantized import quantize
 from unskew.train.batches import Batches
 from unskew.train.buckets import by_size
 from unskew.train.cache import Encoded, encode
@@ -162,7 +163,9 @@ def load_training(
     pipe.vae.encoder = None
     if dtype == torch.float16:  # SDXL's VAE overflows in it: samples are decoded in the VAE's own
         pipe.vae.decode = torch.autocast(device.type, enabled=False)(pipe.vae.decode)
-    pipe.unet = load_unet(inputs.base, device, dtype)
+    for name in encoders:
+        quantize(getattr(pipe, name), settings.memory.quantize, device, dtype)
+    pipe.unet = load_unet(inputs.base, device, dtype, settings.memory.quantize)
     trained = (*(["unet"] if "unet" in settings.lora.components else []), *encoders)
     models = {name: getattr(pipe, name) for name in trained}
     idle = family.idle(pipe) if encoders else ()
