@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,13 @@ def update_average(average: Average, parameters: Mapping[str, Parameter], decay:
     for name, weight in average.weights.items():
         weight.lerp_(parameters[name], 1 - kept)
     return Average(average.weights, average.updates + 1)
+
+
+def as_saved(
+    average: Average | None, parameters: Mapping[str, Parameter]
+) -> AbstractContextManager[None]:
+    """Inside, the parameters hold what the adapter would: the average, where one is kept."""
+    return averaged(average, parameters) if average else nullcontext()
 
 
 @contextmanager

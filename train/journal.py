@@ -19,6 +19,12 @@ WARM_UP = 3
 """First steps that the estimate leaves out: kernels are chosen and memory is found in them."""
 
 
+def say(accelerator: Accelerator, text: str) -> None:
+    """One message, whatever the number of processes, on stderr: stdout is for results."""
+    if accelerator.is_main_process:
+        print(text, file=sys.stderr)
+
+
 class Journal:
     """Keeps the record of a run's steps; silent on processes other than the main one."""
 
@@ -62,11 +68,15 @@ class Journal:
             self._log(done, metrics)
         return took
 
+    def record(self, done: int, values: Mapping[str, float]) -> None:
+        """A line of figures, as of step `done`, for the tracker and metrics.jsonl."""
+        if self.accelerator.is_main_process:
+            self.accelerator.log(dict(values), step=done)
+            with self.file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": done, **values}) + "\n")
+
     def _log(self, done: int, metrics: Mapping[str, float]) -> None:
-        values = {**metrics, "seconds_per_step": self.seconds_per_step}
-        self.accelerator.log(values, step=done)
-        with self.file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"step": done, **values}) + "\n")
+        self.record(done, {**metrics, "seconds_per_step": self.seconds_per_step})
         self.bar.set_postfix(loss=f"{metrics['loss']:.4f}")
         if self.bar.disable:
             left = self.seconds_per_step * (self.steps - done)

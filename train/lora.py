@@ -18,8 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -31,28 +30,16 @@ from unskew.errors import UserError
 from unskew.pipelines import load_base
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
-from unskew.train.average import (
-    Average,
-    average_state,
-    averaged,
-    begin_average,
-    restored_average,
-    update_average,
-)
+from unskew.train.average import Average, as_saved, update_average
 from unskew.train.cache import fill_cache
-from unskew.train.checkpoints import (
-    load_average,
-    load_checkpoint,
-    newest_checkpoint,
-    save_checkpoint,
-)
 from unskew.train.guards import Lookout
 from unskew.train.inputs import Inputs, captions_of, check_inputs, describe, input_hashes
-from unskew.train.journal import Journal
+from unskew.train.journal import Journal, say
 from unskew.train.objective import draw_part, row_losses, target_bchw
 from unskew.train.options import OptimizerSettings, TrainSettings
 from unskew.train.output import write_adapter
 from unskew.train.proof import prove_adapter
+from unskew.train.resuming import resume, save
 from unskew.train.rows import Row
 from unskew.train.samples import draw_grid
 from unskew.train.stopping import Stop
@@ -194,52 +181,8 @@ def draw_samples(training: Training, done: int, average: Average | None) -> None
     file = settings.out / "samples" / f"step-{done:06d}.png"
     if not file.exists():
         encoded = training.deal.encoded
-        with as_saved(training, average), training.autocast():
+        with as_saved(average, training.parameters), training.autocast():
             draw_grid(training.pipe, encoded, settings.samples, settings.resolution_px, file)
-
-
-def as_saved(training: Training, average: Average | None) -> AbstractContextManager[None]:
-    """Inside, the LoRA's weights are those that the adapter would hold: the average, if any."""
-    return averaged(average, training.parameters) if average else nullcontext()
-
-
-def save(training: Training, done: int, average: Average | None) -> None:
-    """A checkpoint after `done` steps."""
-    save_checkpoint(
-        training.settings.out / "checkpoints",
-        done,
-        training.parameters,
-        training.optimizer,
-        training.settings.checkpoints.keep,
-        average and average_state(average),
-    )
-
-
-def resume(training: Training) -> tuple[int, Average | None]:
-    """Put the checkpoint that the settings ask for in place; how many steps are done."""
-    settings, accelerator = training.settings, training.accelerator
-    folder = settings.out / "checkpoints"
-    if settings.resume == "never" and accelerator.is_main_process and folder.exists():
-        shutil.rmtree(folder)
-    accelerator.wait_for_everyone()
-    averaging = settings.optimizer.average_decay > 0
-    own = settings.resume in ("auto", "never")
-    path = newest_checkpoint(folder) if own else Path(settings.resume)
-    if path is None:
-        return 0, begin_average(training.parameters) if averaging else None
-    done = load_checkpoint(path, training.parameters, training.optimizer)
-    if done > settings.steps:
-        raise UserError(
-            f"resume: {path} has done {done} steps, more than steps ({settings.steps}): raise "
-            "steps, or give an earlier checkpoint"
-        )
-    say(accelerator, f"going on from {path}")
-    if not averaging:
-        return done, None
-    state = load_average(path)
-    if state is None:
-        return done, begin_average(training.parameters)
-    return done, restored_average(state, training.parameters)
 
 
 def begin(
@@ -267,7 +210,7 @@ def finish(training: Training, inputs: Inputs, run: Run | None, average: Average
         return
     folder = training.settings.out / "adapter"
     manifest = read_manifest(run.folder)
-    with as_saved(training, average), atomic_path(folder) as temporary:
+    with as_saved(average, training.parameters), atomic_path(folder) as temporary:
         files = write_adapter(training, temporary, manifest["inputs"])
         proof = prove_adapter(training, inputs.base, *files)
         if folder.exists():  # of an attempt that was killed before it could say "complete"
@@ -333,12 +276,6 @@ def dry_run(resolved: Resolved[TrainSettings], inputs: Inputs, accelerator: Acce
         "nothing was written",
     )
     return 0
-
-
-def say(accelerator: Accelerator, text: str) -> None:
-    """One message, whatever the number of processes, on stderr: stdout is for results."""
-    if accelerator.is_main_process:
-        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":
