@@ -56,11 +56,16 @@ def as_saved(
     return averaged(average, parameters) if average else nullcontext()
 
 
-@contextmanager
-def averaged(average: Average, parameters: Mapping[str, Parameter]) -> Iterator[None]:
+def averaged(average: Average, parameters: Mapping[str, Parameter]) -> AbstractContextManager[None]:
     """Inside, the parameters hold the average; afterwards, bit for bit what they held before."""
+    return holding(average.weights, parameters)
+
+
+@contextmanager
+def holding(weights: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> Iterator[None]:
+    """Inside, the parameters hold these weights; afterwards, bit for bit what they held before."""
     own = {name: p.detach().clone() for name, p in parameters.items()}
-    _put(average.weights, parameters)
+    _put(weights, parameters)
     try:
         yield
     finally:

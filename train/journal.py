@@ -53,7 +53,7 @@ class Journal:
         self.accelerator.end_training()
 
     def leave_out(self) -> None:
-        """What was done since the last step (samples, checkpoints) is no training time."""
+        """What was done since the last step (such as validation) is no training time."""
         self.mark = time.perf_counter()
 
     def step(self, done: int, metrics: Mapping[str, float], *, log: bool) -> float:

@@ -30,8 +30,9 @@ from unskew.errors import UserError
 from unskew.pipelines import load_base
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
-from unskew.train.average import Average, as_saved, update_average
+from unskew.train.average import Average, as_saved, holding, update_average
 from unskew.train.cache import fill_cache
+from unskew.train.choice import Choice
 from unskew.train.guards import Lookout
 from unskew.train.inputs import Inputs, captions_of, check_inputs, describe, input_hashes
 from unskew.train.journal import Journal, say
@@ -45,6 +46,7 @@ from unskew.train.samples import draw_grid
 from unskew.train.stopping import Stop
 from unskew.train.surroundings import make_accelerator, surroundings
 from unskew.train.training import Training, load_training
+from unskew.train.validation import validate
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,17 +78,18 @@ def main(argv: Sequence[str]) -> int:
         else:
             training = load_training(settings, inputs, inputs.rows, accelerator, settings.cache)
             say(accelerator, str(training.deal.encoded.work))
-            average = train(training, *resume(training))
-            finish(training, inputs, run, average)
+            finish(training, inputs, run, *train(training, *resume(training)))
     if resolved.json and accelerator.is_main_process:
         print(json.dumps({"adapter": str(settings.out / "adapter" / WEIGHTS_FILE)}))
     return 0
 
 
-def train(training: Training, first: int, average: Average | None) -> Average | None:
+def train(
+    training: Training, first: int, average: Average | None, choice: Choice
+) -> tuple[Average | None, Choice]:
     """Steps `first` to the last, with what happens once in a while between them.
 
-    Returns the running average of the weights, where one is kept.
+    Returns the running average of the weights, where one is kept, and what validation chose.
     """
     t, settings, out = training, training.settings, training.settings.out
     main_process, decay = t.accelerator.is_main_process, settings.optimizer.average_decay
@@ -95,6 +98,8 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
     lookout = Lookout()
     with Stop(t.accelerator) as stop, Journal(t.accelerator, out, first, settings.steps) as journal:
         for step in range(first, settings.steps):
+            if choice.ends(settings.validation):
+                break
             if due(step, settings.samples.every) and main_process:
                 draw_samples(t, step, average)
                 journal.leave_out()
@@ -107,16 +112,22 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
             seconds = journal.step(done, metrics, log=last or due(done, settings.log_every))
             for word in lookout.look(step, metrics, seconds):
                 say(t.accelerator, word)
+            if t.validation and (last or due(done, settings.validation.every)):
+                choice, figures, word = validate(t, done, average, choice)
+                journal.record(done, figures)
+                say(t.accelerator, word)
+                journal.leave_out()
+                last = last or choice.ends(settings.validation)
             stopping = stop.asked()
             if (last or stopping or due(done, settings.checkpoints.every)) and main_process:
-                save(t, done, average)
+                save(t, done, average, choice)
                 journal.leave_out()
             if stopping:
                 say(t.accelerator, f"stopped: {done} steps are saved; the same command goes on")
                 raise stop.error()
         if settings.samples.every and main_process:
-            draw_samples(t, settings.steps, average)
-    return average
+            draw_samples(t, choice.last_step(settings), average)
+    return average, choice
 
 
 def train_step(training: Training, step: int) -> dict[str, float]:
@@ -204,19 +215,26 @@ def begin(
     )
 
 
-def finish(training: Training, inputs: Inputs, run: Run | None, average: Average | None) -> None:
+def finish(
+    training: Training, inputs: Inputs, run: Run | None, average: Average | None, choice: Choice
+) -> None:
     """Write the adapter, prove that it loads back as it was, and call the run complete."""
     if run is None:
         return
+    weights, own = training.parameters, training.settings
+    kept = holding(choice.weights, weights) if choice.weights else as_saved(average, weights)
+    if own.validation.choose == "best" and not choice.weights:
+        say(training.accelerator, "warning: no reading could be judged; the last weights are taken")
+    step = {"adapter_step": choice.adapter_step(own)} if training.validation else {}
     folder = training.settings.out / "adapter"
     manifest = read_manifest(run.folder)
-    with as_saved(average, training.parameters), atomic_path(folder) as temporary:
+    with kept, atomic_path(folder) as temporary:
         files = write_adapter(training, temporary, manifest["inputs"])
         proof = prove_adapter(training, inputs.base, *files)
         if folder.exists():  # of an attempt that was killed before it could say "complete"
             shutil.rmtree(folder)
     file = folder / WEIGHTS_FILE
-    run.finish("complete", {"adapter_sha256": sha256_file(file), **proof})
+    run.finish("complete", {"adapter_sha256": sha256_file(file), **proof, **step})
     say(
         training.accelerator,
         f"{file}: proved in a fresh base, difference {proof['difference']:.2g}",

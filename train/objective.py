@@ -85,11 +85,18 @@ def teacher_caption(row: Row, target: Literal["picture", "explicit"]) -> str | N
     return row.explicit_text
 
 
-def draw_part(rows: Sequence[Row], places: Sequence[int], step: int, deal: Deal) -> Part:
+def draw_part(
+    rows: Sequence[Row],
+    places: Sequence[int],
+    step: int,
+    deal: Deal,
+    timesteps_b: Tensor | None = None,
+) -> Part:
     """The rows at these places of a step's batch, with their noise, timesteps and latents.
 
     Each row's chance is a function of (seed, step, place) alone: of no process, part or device.
-    All these rows must have one size.
+    `timesteps_b`, on the CPU, takes the timesteps out of chance's hands. All these rows must have
+    one size.
     """
     settings, encoded, device = deal.settings, deal.encoded, deal.device
     chosen = tuple(rows[place] for place in places)
@@ -101,7 +108,8 @@ def draw_part(rows: Sequence[Row], places: Sequence[int], step: int, deal: Deal)
     teachers = ["" if no and t is not None else t for no, t in zip(dropped, own, strict=True)]
     taught = [place for place, caption in enumerate(teachers) if caption is not None]
     told = [own if t is None else t for t, own in zip(teachers, captions, strict=True)]
-    timesteps_b = timesteps(uniforms_b2, settings, deal.schedule.config.num_train_timesteps)
+    if timesteps_b is None:
+        timesteps_b = timesteps(uniforms_b2, settings, deal.schedule.config.num_train_timesteps)
     weights_b = torch.tensor([row.weight for row in chosen]) * loss_weights_b(
         deal.schedule.alphas_cumprod, timesteps_b, deal.schedule.config.prediction_type, settings
     )

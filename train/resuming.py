@@ -10,14 +10,16 @@ from unskew.train.average import Average, average_state, begin_average, restored
 from unskew.train.checkpoints import (
     load_average,
     load_checkpoint,
+    load_choice,
     newest_checkpoint,
     save_checkpoint,
 )
+from unskew.train.choice import Choice, choice_state, restored_choice
 from unskew.train.journal import say
 from unskew.train.training import Training
 
 
-def save(training: Training, done: int, average: Average | None) -> None:
+def save(training: Training, done: int, average: Average | None, choice: Choice) -> None:
     """A checkpoint after `done` steps."""
     save_checkpoint(
         training.settings.out / "checkpoints",
@@ -26,13 +28,14 @@ def save(training: Training, done: int, average: Average | None) -> None:
         training.optimizer,
         training.settings.checkpoints.keep,
         average and average_state(average),
+        choice_state(choice) if training.validation else None,
     )
 
 
-def resume(training: Training) -> tuple[int, Average | None]:
+def resume(training: Training) -> tuple[int, Average | None, Choice]:
     """Put the checkpoint that the settings ask for in place; how many steps are done.
 
-    With them the weights' average where one is kept.
+    With them the weights' average where one is kept, and what validation has found so far.
     """
     settings, accelerator = training.settings, training.accelerator
     folder = settings.out / "checkpoints"
@@ -43,7 +46,7 @@ def resume(training: Training) -> tuple[int, Average | None]:
     own = settings.resume in ("auto", "never")
     path = newest_checkpoint(folder) if own else Path(settings.resume)
     if path is None:
-        return 0, begin_average(training.parameters) if averaging else None
+        return 0, begin_average(training.parameters) if averaging else None, Choice()
     done = load_checkpoint(path, training.parameters, training.optimizer)
     if done > settings.steps:
         raise UserError(
@@ -51,9 +54,10 @@ def resume(training: Training) -> tuple[int, Average | None]:
             "steps, or give an earlier checkpoint"
         )
     say(accelerator, f"going on from {path}")
+    choice = restored_choice(load_choice(path), settings.validation)
     if not averaging:
-        return done, None
+        return done, None, choice
     state = load_average(path)
     if state is None:
-        return done, begin_average(training.parameters)
-    return done, restored_average(state, training.parameters)
+        return done, begin_average(training.parameters), choice
+    return done, restored_average(state, training.parameters), choice
