@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +49,23 @@ def update_average(average: Average, parameters: Mapping[str, Parameter], decay:
     return Average(average.weights, average.updates + 1)
 
 
-@contextmanager
-def averaged(average: Average, parameters: Mapping[str, Parameter]) -> Iterator[None]:
+def as_saved(
+    average: Average | None, parameters: Mapping[str, Parameter]
+) -> AbstractContextManager[None]:
+    """Inside, the parameters hold what the adapter would: the average, where one is kept."""
+    return averaged(average, parameters) if average else nullcontext()
+
+
+def averaged(average: Average, parameters: Mapping[str, Parameter]) -> AbstractContextManager[None]:
     """Inside, the parameters hold the average; afterwards, bit for bit what they held before."""
+    return holding(average.weights, parameters)
+
+
+@contextmanager
+def holding(weights: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> Iterator[None]:
+    """Inside, the parameters hold these weights; afterwards, bit for bit what they held before."""
     own = {name: p.detach().clone() for name, p in parameters.items()}
-    _put(average.weights, parameters)
+    _put(weights, parameters)
     try:
         yield
     finally:

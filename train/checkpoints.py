@@ -1,9 +1,11 @@
 """Checkpoints: whole or not there at all.
 
 A checkpoint is a folder `step-000200` of LoRA weights, optimizer state, the weights' average where
-there is one, and `checkpoint.json`, which names the step, the loss scale where there is one, and
-the sha256 of the others. It appears under its name only when all of it is on disk. Nothing else is
-needed to go on exactly: order, noise and learning rate follow from the step.
+there is one, what validation has found and its best weights where it is on, and `checkpoint.json`,
+which names the step, the loss scale where there is one, and the sha256 of the others. It appears
+under its name only when all of it is on disk. Nothing else is needed to go on exactly: order, noise
+and learning rate follow from the step. Each holds the best weights again, so that no older one must
+be kept for them.
 
 The optimizer's file holds its tensors as they are, whatever their type, under "<parameter>/<entry>"
 and "group 0/<entry>", and what is no tensor as JSON in its header.
@@ -30,6 +32,7 @@ from unskew.runs import atomic_path, sha256_file, write_json_atomic
 LORA = "lora.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 AVERAGE = "average.safetensors"
+CHOICE = "choice.safetensors"
 SEAL = "checkpoint.json"
 SCHEMA_VERSION = 1
 SET_BY_THE_RUN = ("params", "lr")
@@ -43,13 +46,15 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     keep: int,
     average: Mapping[str, Tensor] | None = None,
+    choice: Mapping[str, Tensor] | None = None,
     loss_scale: Mapping[str, float] | None = None,
 ) -> Path:
     """Write `folder/step-N` after `step` finished steps, then delete all but the newest `keep`.
 
-    `average` is what `unskew.train.average.average_state` gives, `loss_scale` what
-    `unskew.train.numerics.Stepper.state` does. A checkpoint of the same name that an attempt before
-    left (broken, or not resumed from) is replaced.
+    `average` is what `unskew.train.average.average_state` gives, `choice` what `choice_state` of
+    `unskew.train.choice` does, `loss_scale` what `unskew.train.numerics.Stepper.state` does. A
+    checkpoint of the same name that an attempt before left (broken, or not resumed from) is
+    replaced.
     """
     path = folder / f"step-{step:06d}"
     with atomic_path(path) as temporary:
@@ -59,6 +64,8 @@ def save_checkpoint(
         safetensors.torch.save_file(tensors, temporary / OPTIMIZER, header)
         if average is not None:
             safetensors.torch.save_file(_copies(average), temporary / AVERAGE)
+        if choice is not None:
+            safetensors.torch.save_file(_copies(choice), temporary / CHOICE)
         hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         seal = {"schema_version": SCHEMA_VERSION, "step": step, "sha256": hashes}
         if loss_scale is not None:
@@ -99,9 +106,12 @@ def load_checkpoint(
 
 def load_average(path: Path) -> dict[str, Tensor] | None:
     """The average's state in a whole checkpoint, on the CPU; None when it was made without one."""
-    check_checkpoint(path)
-    file = path / AVERAGE
-    return safetensors.torch.load_file(file) if file.exists() else None
+    return _load_further(path, AVERAGE)
+
+
+def load_choice(path: Path) -> dict[str, Tensor] | None:
+    """The choice's state in a whole checkpoint, on the CPU; None when validation was off."""
+    return _load_further(path, CHOICE)
 
 
 def load_loss_scale(path: Path) -> dict[str, Any] | None:
@@ -139,6 +149,12 @@ def check_checkpoint(path: Path) -> int:
     if damaged:
         raise UserError(f"checkpoint {path} is damaged: {damaged} are not what was written")
     return int(step)
+
+
+def _load_further(path: Path, name: str) -> dict[str, Tensor] | None:
+    check_checkpoint(path)
+    file = path / name
+    return safetensors.torch.load_file(file) if file.exists() else None
 
 
 def _optimizer_state(

@@ -22,6 +22,12 @@ from unskew.train.noise_levels import check_schedule
 from unskew.train.objective import teacher_caption
 from unskew.train.options import TrainSettings
 from unskew.train.rows import Row, load_rows
+from unskew.train.validation_inputs import (
+    ValidationInputs,
+    check_validation,
+    validation_captions,
+    validation_hashes,
+)
 
 LOOKED_OVER = 1000
 """Most steps whose rows are counted for the description."""
@@ -39,13 +45,15 @@ class Inputs:
     batches: Batches
     framings: Mapping[Path, Framing]
     """Picture -> the size that it is trained at, and how it is cut to it."""
+    validation: ValidationInputs | None
+    """What is looked at while training; None where nothing is."""
 
 
 def check_inputs(settings: TrainSettings) -> Inputs:
     """Read and check everything that training needs.
 
-    Raises UserError for a base, dataset, label, picture, target or checkpoint that cannot be used,
-    and for a package that is not there.
+    Raises UserError for a base, dataset, label, picture, target, checkpoint or validation that
+    cannot be used, and for a package that is not there.
     """
     if settings.memory.quantize != "none":
         require_bitsandbytes(settings.memory.quantize)
@@ -66,7 +74,8 @@ def check_inputs(settings: TrainSettings) -> Inputs:
         teacher_caption(row, settings.objective.target)
     batches = Batches.of(rows, settings.batch, attributes, settings.seed)
     framings = frame(rows, settings.resolution_px, settings.pictures)
-    return Inputs(base, attributes, rows, batches, framings)
+    validation = check_validation(settings, rows, attributes)
+    return Inputs(base, attributes, rows, batches, framings, validation)
 
 
 def input_hashes(settings: TrainSettings, inputs: Inputs) -> dict[str, str]:
@@ -74,7 +83,7 @@ def input_hashes(settings: TrainSettings, inputs: Inputs) -> dict[str, str]:
     hashes = {"base": base_sha256(inputs.base), "dataset": sha256_folder(settings.dataset)}
     if settings.resume not in OWN_CHECKPOINTS:
         hashes["checkpoint"] = sha256_file(Path(settings.resume) / SEAL)
-    return hashes
+    return hashes | validation_hashes(settings.validation)
 
 
 def captions_of(rows: tuple[Row, ...], settings: TrainSettings) -> Iterator[str]:
@@ -88,6 +97,7 @@ def captions_of(rows: tuple[Row, ...], settings: TrainSettings) -> Iterator[str]
         yield from settings.samples.prompts
     if settings.samples.every or settings.objective.caption_dropout:
         yield ""
+    yield from validation_captions(settings.validation)
 
 
 def describe(settings: TrainSettings, inputs: Inputs) -> str:
@@ -111,6 +121,12 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
         dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares if share)
         lines.append(f"  {attribute.id} in {steps} steps: {dealt_shares or 'on no neutral row'}")
     lines += describe_framings(inputs.framings)
+    if inputs.validation:
+        lines.append(
+            f"  validation: {len(inputs.validation.prompts)} prompts x {inputs.validation.seeds} "
+            f"seeds of suite {settings.validation.suite!r}, and the loss of "
+            f"{len(inputs.validation.rows)} rows, every {settings.validation.every} steps"
+        )
     return "\n".join([*lines, *_captions_that_tell_nothing(inputs), *_cut_captions(inputs)])
 
 

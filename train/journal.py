@@ -54,7 +54,7 @@ class Journal:
         self.accelerator.end_training()
 
     def leave_out(self) -> None:
-        """What was done since the last step (samples, checkpoints) is no training time."""
+        """What was done since the last step (such as validation) is no training time."""
         self.mark = time.perf_counter()
 
     def step(self, done: int, metrics: Mapping[str, float], *, log: bool, read: int = 1) -> float:
@@ -76,12 +76,16 @@ class Journal:
         self.unread = 0.0 if read else self.unread
         return share
 
+    def record(self, done: int, values: Mapping[str, float]) -> None:
+        """A line of figures, as of step `done`, for the tracker and metrics.jsonl."""
+        if self.accelerator.is_main_process:
+            self.accelerator.log(dict(values), step=done)
+            with self.file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": done, **values}) + "\n")
+
     def _log(self, done: int, metrics: Mapping[str, float]) -> None:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        values = {**finite, "seconds_per_step": self.seconds_per_step}  # JSON knows no inf
-        self.accelerator.log(values, step=done)
-        with self.file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"step": done, **values}) + "\n")
+        self.record(done, {**finite, "seconds_per_step": self.seconds_per_step})  # JSON has no inf
         self.bar.set_postfix(loss=f"{metrics['loss']:.4f}")
         if self.bar.disable:
             left = self.seconds_per_step * (self.steps - done)

@@ -15,8 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,24 +24,10 @@ from accelerate.utils import broadcast_object_list
 
 from unskew.adapters import WEIGHTS_FILE
 from unskew.bases import base_facts
-from unskew.errors import UserError
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
-from unskew.train.average import (
-    Average,
-    average_state,
-    averaged,
-    begin_average,
-    restored_average,
-    update_average,
-)
-from unskew.train.checkpoints import (
-    load_average,
-    load_checkpoint,
-    load_loss_scale,
-    newest_checkpoint,
-    save_checkpoint,
-)
+from unskew.train.average import Average, as_saved, holding, update_average
+from unskew.train.choice import Choice
 from unskew.train.dry_run import dry_run, only_cache
 from unskew.train.guards import Lookout
 from unskew.train.inputs import Inputs, check_inputs, describe, input_hashes
@@ -53,11 +38,13 @@ from unskew.train.objective import draw_part, row_losses, target_bchw
 from unskew.train.options import TrainSettings
 from unskew.train.output import write_adapter
 from unskew.train.proof import prove_adapter
+from unskew.train.resuming import resume, save
 from unskew.train.rows import Row
 from unskew.train.samples import draw_grid
 from unskew.train.stopping import Stop
 from unskew.train.surroundings import make_accelerator, surroundings
 from unskew.train.training import Training, load_training
+from unskew.train.validation import validate
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,17 +79,18 @@ def main(argv: Sequence[str]) -> int:
             for word in (choose_checkpointing(training), compile_blocks(training)):
                 if word:
                     say(accelerator, word)
-            average = train(training, *resume(training))
-            finish(training, inputs, run, average)
+            finish(training, inputs, run, *train(training, *resume(training)))
     if resolved.json and accelerator.is_main_process:
         print(json.dumps({"adapter": str(settings.out / "adapter" / WEIGHTS_FILE)}))
     return 0
 
 
-def train(training: Training, first: int, average: Average | None) -> Average | None:
+def train(
+    training: Training, first: int, average: Average | None, choice: Choice
+) -> tuple[Average | None, Choice]:
     """Steps `first` to the last, with what happens once in a while between them.
 
-    Returns the running average of the weights, where one is kept.
+    Returns the running average of the weights, where one is kept, and what validation chose.
     """
     t, settings, out = training, training.settings, training.settings.out
     main_process, decay = t.accelerator.is_main_process, settings.optimizer.average_decay
@@ -111,6 +99,8 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
     lookout = Lookout()
     with Stop(t.accelerator) as stop, Journal(t.accelerator, out, first, settings.steps) as journal:
         for step in range(first, settings.steps):
+            if choice.ends(settings.validation):
+                break
             if due(step, settings.samples.every) and main_process:
                 draw_samples(t, step, average)
                 journal.leave_out()
@@ -120,10 +110,11 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
                 average = update_average(average, t.parameters, decay)
 
             done, last = step + 1, step + 1 == settings.steps
+            validating = t.validation and (last or due(done, settings.validation.every))
             saving = last or due(done, settings.checkpoints.every)
             logging = last or due(done, settings.log_every)
             beginning = done <= first + WARM_UP  # timed by itself, so waited for
-            wait = saving or logging or beginning or not t.stepper.deferred
+            wait = saving or logging or validating or beginning or not t.stepper.deferred
             stopping = stop.asked(wait=wait)
             readings = t.stepper.read(wait=wait or stopping)
             metrics = readings[-1].metrics if readings else {}
@@ -132,15 +123,20 @@ def train(training: Training, first: int, average: Average | None) -> Average | 
                 for word in (reading.word, *lookout.look(reading.step, reading.metrics, seconds)):
                     if word:
                         say(t.accelerator, word)
-            if (saving or stopping) and main_process:
-                save(t, done, average)
+            if validating:
+                choice, figures, word = validate(t, done, average, choice)
+                journal.record(done, figures)
+                say(t.accelerator, word)
+                journal.leave_out()
+            if (saving or stopping or choice.ends(settings.validation)) and main_process:
+                save(t, done, average, choice)
                 journal.leave_out()
             if stopping:
                 say(t.accelerator, f"stopped: {done} steps are saved; the same command goes on")
                 raise stop.error()
         if settings.samples.every and main_process:
-            draw_samples(t, settings.steps, average)
-    return average
+            draw_samples(t, choice.last_step(settings), average)
+    return average, choice
 
 
 def train_step(training: Training, step: int) -> None:
@@ -173,55 +169,9 @@ def draw_samples(training: Training, done: int, average: Average | None) -> None
     settings = training.settings
     file = settings.out / "samples" / f"step-{done:06d}.png"
     if not file.exists():
-        with as_saved(training, average), training.autocast():
+        with as_saved(average, training.parameters), training.autocast():
             texts = training.texts([*settings.samples.prompts, ""])
             draw_grid(training.pipe, texts, settings.samples, settings.resolution_px, file)
-
-
-def as_saved(training: Training, average: Average | None) -> AbstractContextManager[None]:
-    """Inside, the LoRA's weights are those that the adapter would hold: the average, if any."""
-    return averaged(average, training.parameters) if average else nullcontext()
-
-
-def save(training: Training, done: int, average: Average | None) -> None:
-    """A checkpoint after `done` steps."""
-    save_checkpoint(
-        training.settings.out / "checkpoints",
-        done,
-        training.parameters,
-        training.optimizer,
-        training.settings.checkpoints.keep,
-        average_state(average) if average else None,
-        training.stepper.state(),
-    )
-
-
-def resume(training: Training) -> tuple[int, Average | None]:
-    """Put the checkpoint that the settings ask for in place; how many steps are done."""
-    settings, accelerator = training.settings, training.accelerator
-    folder = settings.out / "checkpoints"
-    if settings.resume == "never" and accelerator.is_main_process and folder.exists():
-        shutil.rmtree(folder)
-    accelerator.wait_for_everyone()
-    averaging = settings.optimizer.average_decay > 0
-    own = settings.resume in ("auto", "never")
-    path = newest_checkpoint(folder) if own else Path(settings.resume)
-    if path is None:
-        return 0, begin_average(training.parameters) if averaging else None
-    done = load_checkpoint(path, training.parameters, training.optimizer)
-    training.stepper.restore(load_loss_scale(path))
-    if done > settings.steps:
-        raise UserError(
-            f"resume: {path} has done {done} steps, more than steps ({settings.steps}): raise "
-            "steps, or give an earlier checkpoint"
-        )
-    say(accelerator, f"going on from {path}")
-    if not averaging:
-        return done, None
-    state = load_average(path)
-    if state is None:
-        return done, begin_average(training.parameters)
-    return done, restored_average(state, training.parameters)
 
 
 def begin(
@@ -243,19 +193,26 @@ def begin(
     )
 
 
-def finish(training: Training, inputs: Inputs, run: Run | None, average: Average | None) -> None:
+def finish(
+    training: Training, inputs: Inputs, run: Run | None, average: Average | None, choice: Choice
+) -> None:
     """Write the adapter, prove that it loads back as it was, and call the run complete."""
     if run is None:
         return
+    weights, own = training.parameters, training.settings
+    kept = holding(choice.weights, weights) if choice.weights else as_saved(average, weights)
+    if own.validation.choose == "best" and not choice.weights:
+        say(training.accelerator, "warning: no reading could be judged; the last weights are taken")
+    step = {"adapter_step": choice.adapter_step(own)} if training.validation else {}
     folder = training.settings.out / "adapter"
     manifest = read_manifest(run.folder)
-    with as_saved(training, average), atomic_path(folder) as temporary:
+    with kept, atomic_path(folder) as temporary:
         files = write_adapter(training, temporary, manifest["inputs"])
         proof = prove_adapter(training, inputs.base, *files)
         if folder.exists():  # of an attempt that was killed before it could say "complete"
             shutil.rmtree(folder)
     file = folder / WEIGHTS_FILE
-    run.finish("complete", {"adapter_sha256": sha256_file(file), **proof})
+    run.finish("complete", {"adapter_sha256": sha256_file(file), **proof, **step})
     say(
         training.accelerator,
         f"{file}: proved in a fresh base, difference {proof['difference']:.2g}",

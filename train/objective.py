@@ -86,11 +86,18 @@ def teacher_caption(row: Row, target: Literal["picture", "explicit"]) -> str | N
     return row.explicit_text
 
 
-def draw_part(rows: Sequence[Row], places: Sequence[int], step: int, deal: Deal) -> Part:
+def draw_part(
+    rows: Sequence[Row],
+    places: Sequence[int],
+    step: int,
+    deal: Deal,
+    timesteps_b: Tensor | None = None,
+) -> Part:
     """The rows at these places of a step's batch, with their noise, timesteps and latents.
 
     Each row's chance is a function of (seed, step, place) alone: of no process, part or device.
-    All these rows must have one size.
+    `timesteps_b`, on the CPU, takes the timesteps out of chance's hands. All these rows must have
+    one size.
     """
     settings, encoded, device = deal.settings, deal.encoded, deal.device
     chosen = tuple(rows[place] for place in places)
@@ -103,8 +110,9 @@ def draw_part(rows: Sequence[Row], places: Sequence[int], step: int, deal: Deal)
     taught = [place for place, caption in enumerate(teachers) if caption is not None]
     told = [own if t is None else t for t, own in zip(teachers, captions, strict=True)]
     schedule = deal.schedule
-    drawn_b = timesteps(uniforms_b2, settings, schedule.config.num_train_timesteps)
-    timesteps_b = to_device(drawn_b, device)
+    if timesteps_b is None:
+        timesteps_b = timesteps(uniforms_b2, settings, schedule.config.num_train_timesteps)
+    timesteps_b = to_device(timesteps_b, device)
     own_weights_b = to_device(torch.tensor([row.weight for row in chosen]), device)
     time_ids_b6 = torch.tensor([deal.framings[row.file].time_ids for row in chosen]).float()
     return Part(

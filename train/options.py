@@ -173,6 +173,45 @@ class SampleSettings(Settings):
     """Classifier-free guidance scale; 1 switches it off."""
 
 
+class ValidationSettings(Settings):
+    """A look, while training, at subjects that are not trained on.
+
+    The held-out suite is never read: what training has looked at proves nothing.
+    """
+
+    every: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps between readings, and one after the last step; 0 takes none, and nothing
+    below then has a meaning."""
+    prompts: Path = Path("prompts/emoji.yaml")
+    """A prompt file; a relative path that does not exist is looked up in Unskew's configs."""
+    suite: str = "validation"
+    """The suite in it that is drawn and read. It must be neutral, and share no subject with the
+    dataset or with the file's held_out suite."""
+    seeds: Annotated[int, Field(ge=2)] = 8
+    """Pictures a prompt, from seeds 0, 1, ...; an unbiased imbalance needs at least 2."""
+    steps: Count = 12
+    """Denoising steps a picture."""
+    guidance: Annotated[float, Field(ge=1)] = 2.0
+    """Classifier-free guidance scale, the one that the studies use; 1 switches it off."""
+    batch: Count = 64
+    """Pictures drawn together; part of what makes a picture. Processes share whole batches."""
+    exemplars: Path = Path("runs/emoji-exemplars")
+    """Labelled pictures that the classifier reads with; `unskew data` writes Emoji World's."""
+    loss_rows: Count = 6
+    """Neutral rows of the dataset, of each value of each attribute, whose loss is taken too."""
+    loss_timesteps: Count = 4
+    """Timesteps that each of these rows is taken at, evenly spaced over the schedule."""
+    choose: Literal["last", "best"] = "last"
+    """Which weights the adapter is made of. last: those after the last step. best: those of the
+    reading with the lowest imbalance, the mean over the suite's attributes; of equal ones the
+    later. A reading that left out too many unreadable pictures is never the best."""
+    stop_at: Share = 0.0
+    """Training ends early once every attribute's imbalance is at or under this in stop_held
+    readings in a row; 0 never ends it."""
+    stop_held: Count = 2
+    """Readings in a row that make a target held rather than met by chance."""
+
+
 class TrainSettings(Settings):
     """How a LoRA is trained so that neutral prompts show the target's rates."""
 
@@ -224,3 +263,4 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings
     checkpoints: CheckpointSettings
     samples: SampleSettings
+    validation: ValidationSettings = ValidationSettings()

@@ -24,6 +24,8 @@ LOCAL = {
     *("cache_only", "resume", "tracker", "log_every"),
 }
 """Settings that say where things lie on this machine, or change nothing of the adapter."""
+LOCAL_OF_VALIDATION = {"prompts", "exemplars"}
+"""Likewise of validation's, all of which changes nothing where it is off."""
 
 
 def write_adapter(training: Training, folder: Path, inputs: Mapping[str, str]) -> tuple[Path, ...]:
@@ -56,12 +58,14 @@ def write_adapter(training: Training, folder: Path, inputs: Mapping[str, str]) -
 
 def describe(settings: TrainSettings, inputs: Mapping[str, str]) -> dict[str, str]:
     """Header entries that say what an adapter was made of and how, without any local path."""
+    looked_at = LOCAL_OF_VALIDATION if settings.validation.every else True
+    left_out = {**dict.fromkeys(LOCAL, True), "validation": looked_at}
     return {
         "unskew_version": version("unskew"),
         "unskew_attributes": ",".join(settings.attributes),
         "unskew_base_sha256": inputs["base"],
         "unskew_dataset_sha256": inputs["dataset"],
         "unskew_settings": json.dumps(
-            settings.model_dump(mode="json", exclude=LOCAL), sort_keys=True
+            settings.model_dump(mode="json", exclude=left_out), sort_keys=True
         ),
     }

@@ -34,6 +34,7 @@ from unskew.train.options import TrainSettings
 from unskew.train.rows import Row
 from unskew.train.siblings import find_siblings
 from unskew.train.surroundings import autocast, precision
+from unskew.train.validation_inputs import ValidationInputs
 
 
 class Denoiser(Module):
@@ -78,6 +79,7 @@ class Training:
     deal: Deal
     encoding_seconds: float
     dtype: torch.dtype
+    validation: ValidationInputs | None
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in the base's precision inside."""
@@ -203,6 +205,7 @@ def load_training(
         ),
         encoding_seconds=encoding_seconds,
         dtype=dtype,
+        validation=inputs.validation,
     )
 
 

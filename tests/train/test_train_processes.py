@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from unskew.adapters import WEIGHTS_FILE
 from unskew.runs import read_manifest
@@ -109,6 +111,14 @@ def free_port() -> int:
         return port
 
 
+def launch_two(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the program as two processes on the CPU."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()}".split()
+    assert end(start_python([*launch, PROGRAM, *words])) == 0
+
+
 @pytest.mark.parametrize(
     ("base", "words"),
     [
@@ -132,12 +142,30 @@ def test_two_processes_train_as_one_does_in_two_parts(
     one, two = tmp_path / "one", tmp_path / "two"
     words = ("--base", str(request.getfixturevalue(base)), *words)
     run(argv(one, *words, "--batch.accumulation", "2"))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
-    launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()}".split()
-    launched = start_python([*launch, PROGRAM, *argv(two, *words)])
-    assert end(launched) == 0
+    launch_two(argv(two, *words), monkeypatch)
     assert read_manifest(two)["facts"]["processes"] == 2
     ours, theirs = (safetensors.torch.load(adapter(out)) for out in (one, two))
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=0)
+
+
+def test_two_processes_see_in_validation_what_one_does(
+    argv: Argv, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both take part, none waits for the other, and the figures are one process's."""
+    one, two, prompts = tmp_path / "one", tmp_path / "two", tmp_path / "prompts.yaml"
+    block = {"suite": "validation", "role": "neutral", "attributes": ["presentation"]}
+    block |= {"templates": ["{x}"], "subjects": {"singer": "a singer", "judge": "a judge"}}
+    prompts.write_text(yaml.safe_dump([block]), "utf-8")
+    words = f"--validation.every 3 --validation.prompts {prompts} --validation.batch 2".split()
+    words += f"--validation.exemplars {tiny_dataset} --validation.seeds 3".split()
+    words += "--validation.steps 2 --optimizer.learning-rate 1e-6".split()
+    run(argv(one, *words, "--batch.accumulation", "2"))
+    launch_two(argv(two, *words, "--validation.choose", "best"), monkeypatch)
+    found = []
+    for out in (one, two):
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        found.append([line for line in lines if "validation/loss" in line])
+    assert [line["step"] for line in found[0]] == [3, 6]
+    for ours, theirs in zip(*found, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
