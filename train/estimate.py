@@ -57,8 +57,10 @@ class Peak(TorchDispatchMode):
     """Inside, counts the bytes of tensors made there on a device: alive now, and at most."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device, self.alive, self.most = device, 0, 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.alive: int = 0
+        self.most: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -171,7 +173,8 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _measured(training: Training, rows: Sequence[Row]) -> int:
-    with Peak(training.accelerator.device) as peak:
+    peak = Peak(training.accelerator.device)
+    with peak:
         one_pass(training, rows)
     return peak.most
 
@@ -202,6 +205,7 @@ def _encoding_bytes(training: Training, inputs: Inputs) -> int:
         vae: Any = AutoencoderKL.from_config(config)
         width, height = training.deal.framings[widest_row(training).file].target_px
         picture = torch.empty(1, vae.config.in_channels, height, width)
-    with Peak(picture.device) as peak:
+    peak = Peak(picture.device)
+    with peak:
         vae.encode(picture)
     return peak.most

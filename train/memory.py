@@ -54,7 +54,8 @@ def _checkpoint_layers(encoder: Module) -> None:
     for layer in encoder.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            again = partial(checkpoint, use_reentrant=False)
+            layer._gradient_checkpointing_func = again  # type: ignore[assignment]
             layer.training = True  # it asks for this; what is in it stays in evaluation mode
 
 

@@ -28,7 +28,7 @@ def save(training: Training, done: int, average: Average | None, choice: Choice)
         training.parameters,
         training.optimizer,
         training.settings.checkpoints.keep,
-        average and average_state(average),
+        average_state(average) if average else None,
         choice_state(choice) if training.validation else None,
         training.stepper.state(),
     )
