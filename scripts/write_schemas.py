@@ -15,10 +15,12 @@ from pathlib import Path
 from unskew.data.build import DataSettings
 from unskew.errors import UserError
 from unskew.evaluate.study import StudySettings
+from unskew.scripts.bench_options import BenchSettings
 from unskew.settings import Settings, config_path, run_program, write_schema
 from unskew.train.options import TrainSettings
 
 SETTINGS: dict[str, type[Settings]] = {
+    "bench": BenchSettings,
     "data": DataSettings,
     "study": StudySettings,
     "train": TrainSettings,

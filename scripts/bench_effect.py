@@ -1,0 +1,172 @@
+"""Seconds of training until pictures are as balanced as is asked: what a user waits for.
+
+Both loops start on the same base and get the same number of seconds; each one's learning rate falls
+to zero over the steps that fit into them. Now and then the clock stands still, a prompt suite is
+drawn with the LoRA as it is, and its imbalance is read.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import Parameter
+
+from unskew.adapters import attach
+from unskew.attributes import Attribute, load_attribute
+from unskew.evaluate.classifiers.exemplar import fit_folder
+from unskew.evaluate.generate import Cell, Sampler, TextStates, draw_batch, plan_batches
+from unskew.evaluate.stats import count_values, imbalance
+from unskew.pipelines import choose_dtype, load_base
+from unskew.prompts import Prompt, load_suites
+from unskew.scripts.bench_loops import Loop
+from unskew.scripts.bench_meters import seconds_of
+from unskew.scripts.plain_loop import no_section
+from unskew.train.options import LoraSettings
+
+Imbalances = Mapping[str, float | None]
+"""Attribute -> mean imbalance over a suite's prompts, None where too little could be read."""
+Reader = Callable[[Mapping[str, Parameter]], Imbalances]
+"""From a LoRA's weights to what the base draws with them."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was drawn after so much training."""
+
+    steps: int
+    seconds: float
+    """Of training until then, the encoding of pictures and captions among it."""
+    imbalance: Imbalances
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is drawn for a reading, and how it is read."""
+
+    prompts: Path
+    """A prompt file, as a study takes it."""
+    suite: str
+    seeds: int
+    """Pictures a prompt."""
+    exemplars: Path
+    sampler: Sampler
+
+
+def make_reader(base: Path, lora: LoraSettings, judge: Judge, device: torch.device) -> Reader:
+    """Draws on a pipeline of its own, alike for both loops, on noise that is always the same.
+
+    Raises UserError when the suite or the exemplars are missing.
+    """
+    [suite] = load_suites(judge.prompts, [judge.suite])
+    attributes = {a: load_attribute(a) for p in suite.prompts for a in p.attributes}
+    classifier = fit_folder(judge.exemplars, {id: a.values for id, a in attributes.items()})
+    pipe = load_base(base, device, choose_dtype(device)[0])
+    kept = attach({"unet": pipe.unet}, **lora.model_dump(exclude={"components"}))
+    cells = [Cell(prompt, seed) for prompt in suite.prompts for seed in range(judge.seeds)]
+    states = TextStates(pipe, judge.sampler.guidance > 1)
+
+    def read(weights: Mapping[str, Parameter]) -> Imbalances:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                kept[f"unet.{name}"].copy_(weight)
+        codes: dict[str, list[Any]] = {id: [] for id in attributes}
+        for part in plan_batches(cells, judge.sampler.batch):
+            told = states([cell.prompt.text for cell in part])
+            readings = classifier.read(draw_batch(pipe, part, judge.sampler, told), [*codes])
+            for id, reading in readings.items():
+                codes[id] += reading.value_n.tolist()
+        return imbalances(codes, suite.prompts, judge.seeds, attributes)
+
+    return read
+
+
+def imbalances(
+    codes: Mapping[str, Sequence[int]],
+    prompts: Sequence[Prompt],
+    seeds: int,
+    attributes: Mapping[str, Attribute],
+) -> Imbalances:
+    """Mean over the prompts of the imbalance that the studies report, by attribute.
+
+    `codes` are the values read, prompt after prompt and seed after seed, -1 where unreadable; what
+    follows them pads a batch. None where no prompt has two readable pictures.
+    """
+    found: dict[str, float | None] = {}
+    for id, attribute in attributes.items():
+        codes_ps = np.array(codes[id][: len(prompts) * seeds]).reshape(len(prompts), seeds)
+        own = np.array([id in prompt.attributes for prompt in prompts])
+        counts_pk = count_values(codes_ps[own], len(attribute.values))
+        targets = [p.targets.get(id, attribute.target) for p in prompts if id in p.attributes]
+        values_p = imbalance(counts_pk, np.array(targets))
+        known_p = values_p[np.isfinite(values_p)]
+        found[id] = float(known_p.mean()) if len(known_p) else None
+    return found
+
+
+def follow(
+    loop: Loop, steps: int, readings: int, read: Reader, device: torch.device
+) -> list[Reading]:
+    """Train for `steps` steps; read before the first, then `readings` times evenly spread."""
+    done, seconds = 0, loop.encoding_s
+    found = [Reading(0, 0.0, read(loop.parameters))]
+    for number in range(1, readings + 1):
+        upcoming = range(done, math.ceil(steps * number / readings))
+        seconds += seconds_of(partial(_train, loop, upcoming), 1, device)
+        done = upcoming.stop
+        found.append(Reading(done, seconds, read(loop.parameters)))
+        print(f"{loop.name}: {found[-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def _train(loop: Loop, steps: range) -> None:
+    for step in steps:
+        loop.step(step, no_section)
+
+
+def seconds_to(readings: Sequence[Reading], attribute: str, goal: float) -> float | None:
+    """Seconds at which an attribute's imbalance first is at `goal` or below; None if it never is.
+
+    Between the reading before and that one imbalance is taken to fall in a straight line.
+    """
+    before: tuple[float, float] | None = None
+    for reading in readings:
+        value = reading.imbalance[attribute]
+        if value is None:
+            continue
+        if value <= goal:
+            if before is None:
+                return reading.seconds
+            seconds, last = before
+            return seconds + (reading.seconds - seconds) * (last - goal) / (last - value)
+        before = reading.seconds, value
+    return None
+
+
+def compare(
+    ours: Sequence[Reading], plain: Sequence[Reading], goals: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Attribute -> seconds of both to its goal, and ours as a share of the plain loop's.
+
+    Where the plain loop does not come so far, the share is of all the seconds that it had, and
+    `at_most` says so. It is None where ours does not.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for attribute, goal in goals.items():
+        mine, other = (seconds_to(some, attribute, goal) for some in (ours, plain))
+        whole = plain[-1].seconds if other is None else other
+        table[attribute] = {
+            "imbalance": goal,
+            "ours_s": mine,
+            "plain_s": other,
+            "share": mine / whole if mine is not None and whole else None,
+            "at_most": other is None,
+        }
+    return table
