@@ -25,7 +25,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from unskew.attributes import load_attribute
-from unskew.pipelines import EMBEDDED_BASE, resolve_base
+from unskew.bases import EMBEDDED_BASE, resolve_base
 
 Size = Literal["sd15", "sdxl"]
 TOKENS = 77

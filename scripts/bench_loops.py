@@ -24,9 +24,10 @@ from unskew.scripts.plain_loop import (
     no_section,
     plain_step,
 )
-from unskew.train import lora
+from unskew.train import lora, numerics
 from unskew.train.inputs import Inputs
-from unskew.train.lora import learning_rate
+from unskew.train.memory import choose_checkpointing, compile_blocks
+from unskew.train.numerics import learning_rate
 from unskew.train.objective import draw_part, target_bchw
 from unskew.train.options import LoraSettings, TrainSettings
 from unskew.train.surroundings import DTYPES, NAMES
@@ -53,11 +54,14 @@ def load_ours(settings: TrainSettings, inputs: Inputs, accelerator: Accelerator)
     """What `unskew train` does with these settings. Nothing is cached on disk, nothing written."""
     started = time.perf_counter()
     training = load_training(settings, inputs, inputs.rows, accelerator, None)
+    choose_checkpointing(training)
+    compile_blocks(training)
     loaded = time.perf_counter() - started
 
-    def step(number: int, section: Section) -> object:
+    def step(number: int, section: Section) -> None:
         with _as_programs_run(accelerator.device), _watched(training, section) as watched:
-            return lora.train_step(watched, number)
+            lora.train_step(watched, number)
+            training.stepper.read(wait=number % settings.log_every == 0)
 
     return Loop(
         name="ours",
@@ -166,14 +170,14 @@ def _watched(training: Training, section: Section) -> Iterator[Training]:
 
         return call
 
-    utils = torch.nn.utils
+    clip = torch.nn.utils.clip_grad_norm_
     with (
         patch.object(lora, "draw_part", told("data", draw_part)),
         patch.object(lora, "target_bchw", told("target", target_bchw)),
         patch.object(
             training.accelerator, "backward", told("backward", training.accelerator.backward)
         ),
-        patch.object(utils, "clip_grad_norm_", told("optimizer", utils.clip_grad_norm_)),
+        patch.object(numerics, "clip_grad_norm_", told("optimizer", clip)),
         patch.object(training.optimizer, "step", told("optimizer", training.optimizer.step)),
     ):
         yield replace(training, denoiser=told("forward", training.denoiser))

@@ -86,7 +86,8 @@ def flops_of(work: Callable[[], object]) -> int:
     """
     with FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
         work()
-    return counter.get_total_flops()
+    flops: int = counter.get_total_flops()
+    return flops
 
 
 def _like(formula: Callable[..., Any], shapes: int) -> Callable[..., int]:
@@ -120,7 +121,8 @@ def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
 def peak_memory(device: torch.device) -> int:
     """Bytes that this process has held at once so far: of the GPU's in tensors, else RSS."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        most: int = torch.cuda.max_memory_allocated(device)
+        return most
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     wanted, ratio = report["wanted"], report["ratio"]
     yield _line(
         "images/s, median (lowest to highest)",
-        *(_spread(_of(report, loop, "images_per_second")) for loop in ("ours", "plain")),
+        [_spread(_of(report, loop, "images_per_second")) for loop in ("ours", "plain")],
         _spread(ratio),
         f"at least {wanted['ratio']:g}" if wanted["ratio"] else NONE,
     )
@@ -61,31 +61,31 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         share = row["share"]
         yield _line(
             f"seconds to {attribute} imbalance {row['imbalance']:g}",
-            *(_number(row[f"{loop}_s"], ".0f", "not reached") for loop in ("ours", "plain")),
+            [_number(row[f"{loop}_s"], ".0f", "not reached") for loop in ("ours", "plain")],
             _number(share, ".2f", NONE, before="at most " if row["at_most"] else ""),
             f"at most {wanted['effect_share']:g}" if wanted["effect_share"] else NONE,
         )
     yield _line(
         "peak memory, GiB",
-        *(_number(_of(report, loop, "memory_gib"), ".2f") for loop in ("ours", "plain")),
+        [_number(_of(report, loop, "memory_gib"), ".2f") for loop in ("ours", "plain")],
         NONE,
         f"at most {wanted['memory_gib']:g}" if wanted["memory_gib"] else NONE,
     )
     yield _line(
         "TFLOP a step",
-        *(_number(_of(report, loop, "tflop_per_step"), ".3g") for loop in ("ours", "plain")),
+        [_number(_of(report, loop, "tflop_per_step"), ".3g") for loop in ("ours", "plain")],
     )
     yield _line(
         "TFLOP/s, of the device's peak",
-        *(_utilisation(_of(report, loop)) for loop in ("ours", "plain")),
+        [_utilisation(_of(report, loop)) for loop in ("ours", "plain")],
     )
     yield _line(
         f"ms of a step: {' / '.join(PARTS)}",
-        *(_parts(_of(report, loop, "seconds_per_step")) for loop in ("ours", "plain")),
+        [_parts(_of(report, loop, "seconds_per_step")) for loop in ("ours", "plain")],
     )
     yield _line(
         "seconds of encoding before the first step",
-        *(_number(_of(report, loop, "encoding_s"), ".1f") for loop in ("ours", "plain")),
+        [_number(_of(report, loop, "encoding_s"), ".1f") for loop in ("ours", "plain")],
     )
 
 
@@ -99,7 +99,8 @@ def _dtype(report: Mapping[str, Any], loop: str) -> str:
     return f" ({dtype})" if dtype else ""
 
 
-def _line(title: str, ours: str, plain: str, ratio: str = NONE, wanted: str = NONE) -> str:
+def _line(title: str, loops: Sequence[str], ratio: str = NONE, wanted: str = NONE) -> str:
+    ours, plain = loops
     return f"| {title} | {ours} | {plain} | {ratio} | {wanted} |"
 
 

@@ -115,7 +115,7 @@ def train_settings(settings: BenchSettings, given: Overrides) -> TrainSettings:
     return resolved.settings
 
 
-def words_of(overrides: Overrides, prefix: str = "--") -> Iterator[str]:
+def words_of(overrides: Mapping[str, Any], prefix: str = "--") -> Iterator[str]:
     """Settings as words of a command line."""
     for name, value in overrides.items():
         if isinstance(value, dict) and value:
