@@ -156,12 +156,13 @@ def test_a_kill_while_writing_leaves_nothing_behind_that_looks_whole(
     assert names(tmp_path) == ["step-000001"]
 
 
-def test_the_newest_stay(tmp_path: Path) -> None:
-    """Exactly `keep` stay, deleted only after their successor is whole."""
-    training = trainer(0)
+@pytest.mark.parametrize("keep", [1, 2, 4, 5, 9])
+def test_the_newest_stay(tmp_path: Path, keep: int) -> None:
+    """Exactly `keep` stay, or all where there are fewer; one by one, after their successor."""
+    training, made = trainer(0), [f"step-{number:06d}" for number in range(1, 6)]
     for number in range(1, 6):
-        save_checkpoint(tmp_path, number, *training, keep=2)
-    assert names(tmp_path) == ["step-000004", "step-000005"]
+        save_checkpoint(tmp_path, number, *training, keep=keep)
+        assert names(tmp_path) == made[:number][-keep:]
 
 
 def test_what_was_not_resumed_from_gives_way(tmp_path: Path) -> None:
