@@ -1,12 +1,14 @@
-"""What is done instead of training: a look at what it would take, or the cache alone."""
+"""What is done instead of training: a rehearsal that says what it takes, or the cache alone."""
 
 from __future__ import annotations
 
 import json
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -15,10 +17,12 @@ from unskew.pipelines import load_base
 from unskew.settings import Resolved
 from unskew.train.cache import fill_cache
 from unskew.train.estimate import GIB, phases, table
-from unskew.train.inputs import Inputs, captions_of
+from unskew.train.inputs import Inputs, captions_of, input_hashes
 from unskew.train.journal import say
 from unskew.train.memory import choose_checkpointing, compile_blocks
 from unskew.train.options import TrainSettings
+from unskew.train.output import write_adapter
+from unskew.train.proof import prove_adapter
 from unskew.train.training import Training, load_training
 
 MACOS = sys.platform == "darwin"
@@ -47,7 +51,10 @@ def dry_run(
     accelerator: Accelerator,
     train_step: Callable[[Training, int], None],
 ) -> int:
-    """Print the settings, do two steps on the first batch, and say what the whole would take."""
+    """Two steps on the first batch, saved and proved as at the end; what the whole would take.
+
+    Raises UserError and RuntimeError as `prove_adapter` does.
+    """
     settings = resolved.settings
     rows = tuple(dict.fromkeys(inputs.batches.rows(0)))
     training = load_training(settings, inputs, rows, accelerator, None)
@@ -67,6 +74,9 @@ def dry_run(
     where = "this process"
     if accelerator.device.type == "cuda":
         where = f"GPU (caching {caching_bytes / GIB:.2f}, training {training_bytes / GIB:.2f})"
+    if not accelerator.is_main_process:
+        return 0
+    proof = rehearse_end(training, inputs)
     items = [
         len({r.file for r in some}) * (1 + settings.pictures.horizontal_flip)
         + len(set(captions_of(some, settings)))
@@ -81,15 +91,24 @@ def dry_run(
         "seconds_of_encoding": round(training.encoding_seconds * items[0] / items[1]),
         "memory_gib": round(memory / GIB, 2),
         "estimated_memory_gib": {phase.name: round(phase.all / GIB, 3) for phase in estimated},
+        **proof,
     }
     print(json.dumps(report, indent=2))
     say(
         accelerator,
         f"{seconds:.2f} s a step, {report['seconds_of_training']} s of steps in all, "
         f"{report['seconds_of_encoding']} s of encoding; {report['memory_gib']} GiB of {where}; "
-        "nothing was written",
+        f"saved and loaded back, the adapter differs by {proof['difference']:.2g}; nothing is left "
+        "of it",
     )
     return 0
+
+
+def rehearse_end(training: Training, inputs: Inputs) -> dict[str, float]:
+    """Save the adapter as a run does, into a folder that goes away, and prove it."""
+    hashes = input_hashes(training.settings, inputs)
+    with tempfile.TemporaryDirectory(prefix="unskew-") as folder:
+        return prove_adapter(training, inputs.base, *write_adapter(training, Path(folder), hashes))
 
 
 def _most_bytes(accelerator: Accelerator) -> int:

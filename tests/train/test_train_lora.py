@@ -146,12 +146,16 @@ def test_parts_add_up_to_the_whole_batch(argv: Argv, tmp_path: Path) -> None:
 def test_a_dry_run_leaves_nothing(
     argv: Argv, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It prints the settings, the counts and an estimate, and writes neither folder nor cache."""
+    """It prints settings, counts, an estimate and the proof of what it saved; nothing stays."""
     before = sorted(tmp_path.iterdir())
     assert run_program(lora.main, argv(tmp_path / "run", "--dry-run")) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["settings"]["lora"]["rank"] == 4
-    assert json.loads(said.out)["seconds_per_step"] > 0
+    report = json.loads(said.out)
+    assert report["settings"]["lora"]["rank"] == 4
+    assert report["seconds_per_step"] > 0
+    assert report["effect"] > 0
+    assert report["difference"] <= 1e-6
+    assert set(report["estimated_memory_gib"]) == {"caching", "training", "proof"}
     assert "neutral: 30 rows of 2 subjects" in said.err
     assert sorted(tmp_path.iterdir()) == before
 
