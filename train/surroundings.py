@@ -16,10 +16,20 @@ from unskew.train.options import TrainSettings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+SHARDERS = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What `accelerate launch` sets for each way to cut a model up -> that way's name."""
 
 
 def make_accelerator(settings: TrainSettings) -> Accelerator:
-    """Accelerate's view of this process. Raises UserError when the batch does not divide."""
+    """Accelerate's view of this process.
+
+    Raises UserError when the batch does not divide, or the launcher was told what is not done here.
+    """
+    refuse_sharding()
     stay_on_loopback()
     accelerator = Accelerator(
         mixed_precision="no",  # autocast is ours: the teacher's pass needs it too
@@ -46,6 +56,19 @@ def stay_on_loopback() -> None:
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1" and processes == os.environ.get("LOCAL_WORLD_SIZE"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+
+
+def refuse_sharding() -> None:
+    """Raise UserError when `accelerate launch` was told to cut the model up over processes."""
+    for variable, name in SHARDERS.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise UserError(
+                f"accelerate launch was told to use {name}, but every process here holds the whole "
+                "base and a copy of the LoRA (DDP): gradients and optimizer state of a LoRA are a "
+                "few MB, of which sharding saves nothing. Launch with "
+                "configs/accelerate/several-gpus.yaml; where the base is too large for one card, "
+                "set memory.quantize to nf4 or int8"
+            )
 
 
 def take_cores(accelerator: Accelerator) -> None:

@@ -1,0 +1,55 @@
+"""Launcher and settings agree, or an error shows both before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unskew.settings import run_program
+from unskew.train import lora
+
+Argv = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", ("mixed_precision bf16", "dtype fp32")),
+        (
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+            "4",
+            ("gradient_accumulation_steps 4", "batch.accumulation 1"),
+        ),
+        ("ACCELERATE_USE_FSDP", "true", ("use FSDP", "several-gpus.yaml", "memory.quantize")),
+        ("ACCELERATE_USE_DEEPSPEED", "true", ("use DeepSpeed", "several-gpus.yaml")),
+    ],
+)
+def test_a_launcher_that_asks_for_something_else_is_an_error(
+    argv: Argv,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    said: tuple[str, ...],
+) -> None:
+    """Of precision, accumulation and sharding alike; what each asked for and what to do is said."""
+    monkeypatch.setenv(variable, value)
+    assert run_program(lora.main, argv(tmp_path / "run")) == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ACCELERATE_MIXED_PRECISION", "fp32"), ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")],
+)
+def test_a_launcher_that_asks_for_the_same_is_none(
+    argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Where both say the same, or the launcher says nothing, training goes on."""
+    monkeypatch.setenv(variable, value)
+    assert run_program(lora.main, argv(tmp_path / "run", "--steps", "1")) == 0
