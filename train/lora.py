@@ -116,13 +116,7 @@ def train(
             beginning = done <= first + WARM_UP  # timed by itself, so waited for
             wait = saving or logging or validating or beginning or not t.stepper.deferred
             stopping = stop.asked(wait=wait)
-            readings = t.stepper.read(wait=wait or stopping)
-            metrics = readings[-1].metrics if readings else {}
-            seconds = journal.step(done, metrics, log=logging, read=len(readings))
-            for reading in readings:
-                for word in (reading.word, *lookout.look(reading.step, reading.metrics, seconds)):
-                    if word:
-                        say(t.accelerator, word)
+            look_back(t, journal, lookout, done, log=logging, wait=wait or stopping)
             if validating:
                 choice, figures, word = validate(t, done, average, choice)
                 journal.record(done, figures)
@@ -157,6 +151,22 @@ def train_step(training: Training, step: int) -> None:
     loss = t.accelerator.reduce(torch.stack([loss for _, loss in losses]).mean(), "mean")
     rate = learning_rate(step, settings.optimizer, settings.steps)
     t.stepper.step(step, rate, loss, losses)
+
+
+def look_back(
+    training: Training, journal: Journal, lookout: Lookout, done: int, *, log: bool, wait: bool
+) -> None:
+    """Read how the last steps were, without `wait` only if that costs none; record and watch them.
+
+    Raises UserError for a step that was not finite, and for a run that is worthless.
+    """
+    readings = training.stepper.read(wait=wait)
+    metrics = readings[-1].metrics if readings else {}
+    seconds = journal.step(done, metrics, log=log, read=len(readings))
+    for reading in readings:
+        for word in (reading.word, *lookout.look(reading.step, reading.metrics, seconds)):
+            if word:
+                say(training.accelerator, word)
 
 
 def due(done: int, every: int) -> bool:

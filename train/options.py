@@ -191,7 +191,7 @@ class ValidationSettings(Settings):
     """Pictures a prompt, from seeds 0, 1, ...; an unbiased imbalance needs at least 2."""
     steps: Count = 12
     """Denoising steps a picture."""
-    guidance: Annotated[float, Field(ge=1)] = 2.0
+    guidance: Annotated[float, Field(ge=1)] = 1.5
     """Classifier-free guidance scale, the one that the studies use; 1 switches it off."""
     batch: Count = 64
     """Pictures drawn together; part of what makes a picture. Processes share whole batches."""
