@@ -18,6 +18,7 @@ from unskew.runs import sha256_file, sha256_folder
 from unskew.train.batches import Batches, shares_dealt
 from unskew.train.buckets import Framing, describe_framings, frame
 from unskew.train.checkpoints import SEAL, check_checkpoint
+from unskew.train.guards import weak_factor
 from unskew.train.noise_levels import check_schedule
 from unskew.train.objective import teacher_caption
 from unskew.train.options import TrainSettings
@@ -127,7 +128,8 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
             f"seeds of suite {settings.validation.suite!r}, and the loss of "
             f"{len(inputs.validation.rows)} rows, every {settings.validation.every} steps"
         )
-    return "\n".join([*lines, *_captions_that_tell_nothing(inputs), *_cut_captions(inputs)])
+    lines += [*_captions_that_tell_nothing(inputs), *_cut_captions(inputs)]
+    return "\n".join([*lines, weak_factor(settings.optimizer) or ""]).rstrip()
 
 
 def _attributes(settings: TrainSettings) -> dict[str, Attribute]:

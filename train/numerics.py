@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
 from unskew.errors import UserError
+from unskew.train.guards import check_learning_rate
 from unskew.train.options import OptimizerSettings
 from unskew.train.rows import Row
 
@@ -88,7 +89,7 @@ class Stepper:
         """Step number `step` (from 0) at this rate; `loss` is the same on every process.
 
         Unless it is deferred, raises UserError when loss or gradient is not finite, before any
-        weight is changed.
+        weight is changed. Raises too when the optimizer does not keep to the rate.
         """
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
@@ -101,6 +102,7 @@ class Stepper:
             self._step_by_flag(made)
         elif self._look(made, float(loss), float(norm)):
             self.optimizer.step()
+        check_learning_rate(self.optimizer, rate)
         if self.scaler:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

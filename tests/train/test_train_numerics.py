@@ -289,3 +289,14 @@ def test_a_step_on_a_gpu_waits_for_nothing(
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [reading.step for reading in loaded.stepper.read()] == list(range(6))
+
+
+def test_a_rate_that_does_not_stay_is_an_error() -> None:
+    """A hook that sets another rate than the step was to have ends the run, and both are named."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], lr=1.0)
+    optimizer.register_step_pre_hook(lambda own, *_: own.param_groups[0].update(lr=0.5))
+    stepper = Stepper([weight], optimizer, 1.0, CPU)
+    weight.square().sum().backward()
+    with pytest.raises(UserError, match="learning rate is 0.5, but 0.25 was asked for"):
+        stepper.step(0, 0.25, torch.tensor(1.0), [])
