@@ -1,6 +1,7 @@
 """Measure training against a plain loop in the same run: speed, memory, and what a step goes into.
 
     python scripts/bench_train.py                           # Emoji World, here; a few minutes
+    python scripts/bench_train.py --config bench/emoji-picture.yaml  # the same objective in both
     python scripts/bench_train.py --effect --write docs/benchmarks.md
     python scripts/bench_train.py --config bench/sd15.yaml  # SD 1.5's size, random weights; a GPU
     python scripts/bench_train.py --dry-run                 # one step of each loop
