@@ -75,7 +75,7 @@ def save_checkpoint(
             shutil.rmtree(path)
     others = sorted(f for f in folder.glob("step-*") if f != path)
     older = [f for f in others if f < path]
-    stay = older[len(older) - keep + 1 :] if keep > 1 else []
+    stay = older[-(keep - 1) :] if keep > 1 else []
     for other in set(others) - set(stay):
         shutil.rmtree(other)
     return path
