@@ -21,7 +21,11 @@ from unskew.train.checkpoints import CHOICE, LORA
 from unskew.train.choice import Score
 
 Argv = Callable[..., list[str]]
-EVERY = ["--validation.every", "1"]
+EVERY = [
+    *("--validation.every", "1", "--validation.loss-rows", "1", "--validation.loss-timesteps", "1"),
+    *("--validation.seeds", "2", "--validation.steps", "1", "--validation.batch", "4"),
+]
+"""Readings after every step, as small as they may be."""
 
 
 def weights_of(file: Path) -> dict[str, Tensor]:
@@ -97,7 +101,7 @@ def test_the_average_is_what_is_read_and_kept(
 ) -> None:
     """Where an average is kept, the best weights are the average as it was at that reading."""
     scripted(monkeypatch, {2: 0.1, 4: 0.4, 6: 0.2})
-    words = ["--validation.every", "2", "--optimizer.average-decay", "0.9"]
+    words = [*EVERY, "--validation.every", "2", "--optimizer.average-decay", "0.9"]
     out = tmp_path / "run"
     assert run_program(lora.main, looking(out, *words, "--validation.choose", "best")) == 0
     average = weights_of(out / "checkpoints" / "step-000002" / "average.safetensors")
@@ -128,10 +132,10 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send ourselves a signal in the middle of step `step`."""
     real = lora.train_step
 
-    def train_step(training: Any, number: int) -> dict[str, float]:
+    def train_step(training: Any, number: int) -> None:
         if number == step - 1:
             signal.raise_signal(signal.SIGINT)
-        return real(training, number)
+        real(training, number)
 
     monkeypatch.setattr(lora, "train_step", train_step)
 
