@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -87,16 +88,16 @@ CLIP_BIG_G: dict[str, Any] = {
     "hidden_act": "gelu",
 }
 VOCABULARY = 49408
-# scheduler/scheduler_config.json of both, as far as training goes
+# scheduler/scheduler_config.json of both
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "steps_offset": 1,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
     "prediction_type": "epsilon",
 }
+NOISE = 1_000_003
+"""How many random numbers a model is made of: a prime, so that no two rows are equal."""
 
 
 def models_of(size: Size) -> dict[str, Any]:
@@ -109,23 +110,23 @@ def models_of(size: Size) -> dict[str, Any]:
     return models
 
 
-def write_base(size: Size, folder: Path) -> None:
+def write_base(size: Size, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """A diffusers folder of that size with random weights, in fp16 as the hub has them too.
 
-    The tokenizer is Emoji World's, with its few thousand words, padded to 77 tokens.
+    The tokenizer is Emoji World's, with its few thousand words, padded to 77 tokens. No more than
+    one model is in memory at a time.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = {name: model.to(torch.float16) for name, model in models_of(size).items()}
-    tokenizer = _tokenizer()
-    parts |= {"tokenizer": tokenizer, "scheduler": DDIMScheduler(**SCHEDULER)}
-    if size == "sdxl":
-        pipe = StableDiffusionXLPipeline(**parts, tokenizer_2=tokenizer, add_watermarker=False)
-    else:
-        pipe = StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
-    pipe.save_pretrained(folder, safe_serialization=True)
+    with torch.device("meta"):
+        models = models_of(size)
+    pipe = _pipeline(size, models)
+    pipe.save_config(folder)
+    pipe.scheduler.save_pretrained(folder / "scheduler")
+    for name in ("tokenizer", "tokenizer_2") if size == "sdxl" else ("tokenizer",):
+        pipe.tokenizer.save_pretrained(folder / name)
+    for name, model in models.items():
+        _fill(model.to(dtype).to_empty(device="cpu"))
+        model.save_pretrained(folder / name, safe_serialization=True)
+        model.to("meta")
 
 
 def write_dataset(folder: Path, side_px: int) -> None:
@@ -159,6 +160,39 @@ def _rows() -> Iterator[dict[str, Any]]:
 def _row(name: str, kind: str, subject: str, text: str) -> dict[str, Any]:
     file = f"images/{name.replace(' ', '-')}.jpg"
     return {"file_name": file, "text": text, "kind": kind, "subject": subject}
+
+
+def _pipeline(size: Size, models: dict[str, Any]) -> Any:
+    tokenizer = _tokenizer()
+    if size == "sdxl":
+        return StableDiffusionXLPipeline(
+            **models,
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            scheduler=EulerDiscreteScheduler(**SCHEDULER, timestep_spacing="leading"),
+            add_watermarker=False,
+        )
+    return StableDiffusionPipeline(
+        **models,
+        tokenizer=tokenizer,
+        scheduler=PNDMScheduler(**SCHEDULER, skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+@torch.no_grad()
+def _fill(model: Any) -> None:
+    """Weights as torch draws them, norms 1, biases 0: the same numbers over and over, for speed."""
+    noise = torch.rand(NOISE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        scaled = (noise * parameter[0].numel() ** -0.5).to(parameter.dtype)
+        for part in parameter.view(-1).split(NOISE):
+            part.copy_(scaled[: len(part)])
 
 
 def _text(numbers: dict[str, Any]) -> CLIPTextConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,16 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / name)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "metadata.jsonl").write_text(lines, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_people(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset without its controls: as exemplars, every picture reads as somebody."""
+    folder = Path(shutil.copytree(tiny_dataset, tmp_path_factory.mktemp("people") / "pictures"))
+    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines(keepends=True)
+    people = "".join(line for line in lines if json.loads(line)["kind"] == "explicit")
+    (folder / "metadata.jsonl").write_text(people, "utf-8")
     return folder
 
 

@@ -56,6 +56,7 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
                 f"{difference:.1%} of its effect (allowed: {MOST_DIFFERENCE:.0%})"
             )
         differences.append(difference)
+        del fresh  # or the next one would be loaded beside it
     return {"effect": effect, "difference": max(differences)}
 
 

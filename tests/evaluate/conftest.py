@@ -1,11 +1,11 @@
-"""A study small enough to be drawn many times, on any base and with an adapter on any part."""
+"""Studies: small enough to be drawn many times on any base, and made up for the report."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import runpy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +15,8 @@ from unskew.adapters import attach, save_adapter
 from unskew.families import family_of
 from unskew.pipelines import load_base
 
+ORACLES = Path(__file__).parents[1] / "oracles"
+reported = SimpleNamespace(**runpy.run_path(str(ORACLES / "reported_study.py")))
 PROMPTS = [
     {
         "suite": "trained",
@@ -38,7 +40,7 @@ StudyOn = Callable[..., Path]
 
 
 @pytest.fixture
-def study_on(tiny_dataset: Path, tmp_path: Path) -> StudyOn:
+def study_on(tiny_people: Path, tmp_path: Path) -> StudyOn:
     """A function from a base and what has a LoRA to a study's YAML: the base against itself."""
 
     def study(base: Path, *components: str) -> Path:
@@ -56,7 +58,7 @@ def study_on(tiny_dataset: Path, tmp_path: Path) -> StudyOn:
             "arms": {"base": {}, "adapter": {"adapter": str(tmp_path / "adapter")}},
             "prompts": str(tmp_path / "prompts.yaml"),
             "suites": {"trained": {"seeds": 3}, "explicit": {"seeds": 3}},
-            "exemplars": str(exemplars_of_people(tiny_dataset, tmp_path / "exemplars")),
+            "exemplars": str(tiny_people),
             "cache": str(tmp_path / "cache"),
             "steps": 2,
             "resolution_px": 16,
@@ -71,10 +73,13 @@ def study_on(tiny_dataset: Path, tmp_path: Path) -> StudyOn:
     return study
 
 
-def exemplars_of_people(dataset: Path, folder: Path) -> Path:
-    """The dataset without its controls, so that every picture reads as somebody."""
-    shutil.copytree(dataset, folder)
-    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines(keepends=True)
-    people = "".join(line for line in lines if json.loads(line)["kind"] == "explicit")
-    (folder / "metadata.jsonl").write_text(people, "utf-8")
-    return folder
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up paired study; tests that change something copy it."""
+    return Path(reported.make_study(tmp_path_factory.mktemp("paired") / "study"))
+
+
+@pytest.fixture(scope="session")
+def bare_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without pictures: quick to render."""
+    return Path(reported.make_study(tmp_path_factory.mktemp("bare") / "study", pictures=False))

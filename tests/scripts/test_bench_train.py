@@ -17,23 +17,11 @@ import yaml
 
 from unskew.errors import UserError
 from unskew.scripts import bench_bases
-from unskew.scripts.bench_bases import models_of
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_train import main, train_settings
 from unskew.settings import config_path, resolve
-from unskew.train.options import TrainSettings
 
 PARTS = {"data", "forward", "backward", "optimizer", "other"}
-PUBLISHED = {
-    "sd15": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
-    "sdxl": {
-        "unet": 2_567_463_684,
-        "vae": 83_653_863,
-        "text_encoder": 123_060_480,
-        "text_encoder_2": 694_659_840,
-    },
-}
-"""Parameters of the models on the hub."""
 TINY_TRAINING: dict[str, Any] = {
     "resolution_px": 16,
     "dtype": "fp32",
@@ -212,15 +200,6 @@ def test_random_weights_need_nothing_given(
     assert report["ratio"]["median"] > 0
 
 
-@pytest.mark.parametrize("size", ["sd15", "sdxl"])
-def test_random_bases_are_of_the_published_sizes(size: Any) -> None:
-    """Every model has as many parameters as the one on the hub."""
-    with torch.device("meta"):
-        models = models_of(size)
-    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-    assert counts == PUBLISHED[size]
-
-
 def test_a_row_for_gpus_refuses_without_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -267,6 +246,4 @@ def test_every_shipped_row_is_good(file: Path) -> None:
     assert settings.row == file.stem
     page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
     assert f"<!-- {settings.row} -->" in page.read_text("utf-8")
-    if not set(settings.training) <= set(TrainSettings.model_fields):
-        pytest.skip("training does not have all of its settings yet")
     train_settings(settings, {})

@@ -1,4 +1,4 @@
-"""Promises of the house: which folder may import which, what names are free, what is packaged."""
+"""Promises of the house: who may import whom, what names are free, what is packaged, how long."""
 
 import ast
 import configparser
@@ -67,6 +67,13 @@ def test_imports_lead_downstairs(file: Path) -> None:
         target = folder_of(f"{module}.{name}" if module == "unskew" else module)
         assert target == home or FLOORS[target] < FLOORS[home], f"{home} imports {module}"
         assert name is None or not name.startswith("_"), f"{module}.{name} is private"
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    """Source and tests alike are short enough to be read in one go."""
+    files = [*FILES, *(ROOT / "tests").rglob("*.py")]
+    lengths = {relative(file): len(file.read_text("utf-8").splitlines()) for file in files}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
 @pytest.mark.parametrize("folder", ["train", "evaluate", "data", "scripts"])

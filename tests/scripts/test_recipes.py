@@ -21,7 +21,10 @@ from unskew.train import lora
 BASES = {"emoji": "tiny_base", "sd15": "tiny_sd15_like_base", "sdxl": "tiny_sdxl_base"}
 """Folder of recipes -> the tiny base of its family."""
 SMALL = {
-    "train": ("--resolution_px", "64", "--dtype", "fp32", "--lora.rank", "2"),
+    "train": (
+        *("--resolution_px", "32", "--pictures.bucket_step_px", "32"),
+        *("--dtype", "fp32", "--lora.rank", "2"),
+    ),
     "study": ("--resolution_px", "16", "--dtype", "fp32", "--steps", "2", "--batch", "4"),
 }
 

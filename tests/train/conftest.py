@@ -54,6 +54,45 @@ def argv(tiny_base: Path, tiny_dataset: Path, tmp_path: Path) -> Argv:
     return arguments
 
 
+def block(suite: str, subjects: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {
+        "suite": suite,
+        "role": "neutral",
+        "attributes": ["presentation", "skin_tone"],
+        "templates": ["a picture of {x}"],
+        "subjects": subjects,
+        **more,
+    }
+
+
+@pytest.fixture
+def looking(argv: Argv, tiny_people: Path, tmp_path: Path) -> Argv:
+    """As `argv`, with a small validation suite and exemplars; still off until `every` is given."""
+    blocks = [
+        block("trained", {"mechanic": "a mechanic"}),
+        block("held_out", {"vampire": "a vampire", "teacher": "a teacher"}),
+        block("validation", {"basketball": "a person playing basketball", "singer": "a singer"}),
+        block("shared", {"vampire": "a vampire in the rain"}),
+        block("season", {"market": "a christmas market"}, attributes=["season"]),
+        block("control", {"banana": "a banana"}, role="control", attributes=[]),
+    ]
+    prompts = tmp_path / "prompts.yaml"
+    prompts.write_text(yaml.safe_dump(blocks), "utf-8")
+    config = Path(argv(tmp_path)[1])
+    settings = yaml.safe_load(config.read_text("utf-8"))
+    settings["validation"] = {
+        "prompts": str(prompts),
+        "exemplars": str(tiny_people),
+        "seeds": 4,
+        "steps": 2,
+        "batch": 3,
+        "loss_rows": 2,
+        "loss_timesteps": 2,
+    }
+    config.write_text(yaml.safe_dump(settings), "utf-8")
+    return argv
+
+
 @pytest.fixture
 def load() -> Load:
     """A function from a command line to all that its run steps with."""

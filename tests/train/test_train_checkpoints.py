@@ -156,13 +156,14 @@ def test_a_kill_while_writing_leaves_nothing_behind_that_looks_whole(
     assert names(tmp_path) == ["step-000001"]
 
 
-@pytest.mark.parametrize("keep", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("keep", [1, 2, 3, 4, 5, 6, 9])
 def test_the_newest_stay(tmp_path: Path, keep: int) -> None:
-    """Exactly `keep` stay, or all where there are fewer; one by one, after their successor."""
-    training, made = trainer(0), [f"step-{number:06d}" for number in range(1, 6)]
+    """Exactly `keep` stay, all where there are fewer, after every checkpoint."""
+    training = trainer(0)
     for number in range(1, 6):
         save_checkpoint(tmp_path, number, *training, keep=keep)
-        assert names(tmp_path) == made[:number][-keep:]
+        newest = range(max(1, number - keep + 1), number + 1)
+        assert names(tmp_path) == [f"step-{n:06d}" for n in newest]
 
 
 def test_what_was_not_resumed_from_gives_way(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,24 @@ def test_an_adapter_that_comes_back_otherwise_is_an_error(
     assert "differs from the trained adapter by" in capsys.readouterr().err
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_a_proof_holds_one_fresh_base_at_a_time(
+    argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the first file is gone before the second file's is loaded: two may not fit a GPU."""
+    loaded: list[weakref.ref[Any]] = []
+    real = proof.load_unet
+
+    def load_unet(*given: Any) -> Any:
+        assert not [unet for unet in loaded if unet() is not None]
+        unet = real(*given)
+        loaded.append(weakref.ref(unet))
+        return unet
+
+    monkeypatch.setattr(proof, "load_unet", load_unet)
+    assert run_program(lora.main, argv(tmp_path / "run")) == 0
+    assert len(loaded) == 2
 
 
 def test_training_moves_towards_the_target(argv: Argv, tmp_path: Path) -> None:

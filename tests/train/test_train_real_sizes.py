@@ -1,13 +1,15 @@
-"""The published architectures, at their own widths, with random weights: one step, and a picture.
+"""The published architectures with random weights: one step, and a picture.
 
-UNet and VAE of Stable Diffusion 1.5 and its text encoder are whole. Of SDXL the deep stacks are cut
-short, so that it fits two cores and some minutes: transformers 1, 1 and 2 layers deep instead of 1,
-2 and 10, the second text encoder 4 layers instead of 32. Vocabulary, tokenizer and sentence length
-are Emoji World's, and pictures have 64 px, latents 8 x 8.
+Stable Diffusion 1.5 is whole. SDXL has its own widths, but its UNet and second text encoder are cut
+short (see SHALLOW), so that they fit a small machine; at full depth they are tried on the meta
+device, which has shapes but no numbers. The tokenizer is Emoji World's, and pictures have 64 px,
+latents 8 x 8.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,129 +18,79 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerDiscreteScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from unskew.adapters import WEIGHTS_FILE, load_adapter
+from unskew.adapters import WEIGHTS_FILE, attach, load_adapter
 from unskew.evaluate.generate import Cell, Sampler, TextStates, draw_batch
-from unskew.kohya import KOHYA_FILE
+from unskew.kohya import KOHYA_FILE, Base, LoraScale, kohya_weights
 from unskew.pipelines import load_base
 from unskew.prompts import Prompt, prompt_id
 from unskew.runs import read_manifest
+from unskew.scripts import bench_bases
+from unskew.scripts.bench_bases import CLIP_BIG_G, SDXL_UNET, Size, models_of, write_base
 from unskew.settings import run_program
 from unskew.train import lora
 
-pytestmark = pytest.mark.slow
 Argv = Callable[..., list[str]]
-
-BETAS: dict[str, Any] = {
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "steps_offset": 1,
+SHALLOW: dict[str, dict[str, Any]] = {
+    "SDXL_UNET": {**SDXL_UNET, "layers_per_block": 1, "transformer_layers_per_block": (1, 1, 1)},
+    "CLIP_BIG_G": {**CLIP_BIG_G, "num_hidden_layers": 2},
 }
-VAE: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
+"""SDXL with one layer in a block instead of 2, transformers 1 deep instead of 1, 2 and 10, and a
+second text encoder of 2 layers instead of 32."""
+PARAMETERS = {
+    "sd15": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
+    "sdxl": {
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    },
 }
-CLIP_L: dict[str, Any] = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "projection_dim": 768,
-    "max_position_embeddings": 77,
-}
-BIG_G: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 20,
-    "projection_dim": 1280,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 77,
-}
-SDXL_UNET: dict[str, Any] = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 1, 2),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
+"""Of the models on the hub."""
+FAMILIES: dict[Size, Base] = {"sd15": "sd", "sdxl": "sdxl"}
+VERSIONS = {"sd15": "sd_v1", "sdxl": "sdxl_base_v1-0"}
+PREFIXES = {"sd15": {"unet", "te"}, "sdxl": {"unet", "te1", "te2"}}
+COMPONENTS = {"sd15": ("unet", "text_encoder"), "sdxl": ("unet",)}
 
 
-def build_sd15(tokenizer: CLIPTokenizer, words: dict[str, int]) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL(**VAE).bfloat16(),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP_L, **words)).bfloat16(),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=64, cross_attention_dim=768, attention_head_dim=8
-        ).bfloat16(),
-        scheduler=PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+@pytest.fixture
+def three_pictures(tiny_dataset: Path, tmp_path: Path) -> Path:
+    """A mechanic of each presentation: a VAE of the real size takes a second for each picture."""
+    folder = Path(shutil.copytree(tiny_dataset, tmp_path / "three"))
+    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines(keepends=True)
+    rows = [(line, json.loads(line)) for line in lines]
+    few = [line for line, r in rows if r["subject"] == "mechanic" and r["skin_tone"] == "tan"]
+    (folder / "metadata.jsonl").write_text("".join(few), "utf-8")
+    return folder
 
 
-def build_sdxl(tokenizer: CLIPTokenizer, words: dict[str, int]) -> StableDiffusionXLPipeline:
-    return StableDiffusionXLPipeline(
-        vae=AutoencoderKL(**VAE, scaling_factor=0.13025).bfloat16(),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP_L, **words)).bfloat16(),
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**BIG_G, **words)).bfloat16(),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=UNet2DConditionModel(**SDXL_UNET).bfloat16(),
-        scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading"),
-        add_watermarker=False,
-    )
-
-
-BUILDERS = {"sd_v1": build_sd15, "sdxl_base_v1-0": build_sdxl}
-
-
-@pytest.mark.parametrize("version", BUILDERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", VERSIONS)
 def test_a_base_of_the_real_size_trains_and_draws(
-    version: str, tiny_base: Path, argv: Argv, tmp_path: Path
+    size: Size,
+    three_pictures: Path,
+    argv: Argv,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One step of UNet and encoders, proved on a fresh base, named right, and able to draw."""
-    tokenizer = CLIPTokenizer.from_pretrained(tiny_base / "tokenizer")
-    words = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        pipe = BUILDERS[version](tokenizer, words | {"vocab_size": len(tokenizer)})
-    base = tmp_path / "base"
-    pipe.save_pretrained(base, safe_serialization=True)
-    del pipe
+    """One step, proved on a fresh base, named right in both files, and able to draw."""
+    for name, numbers in SHALLOW.items():
+        monkeypatch.setattr(bench_bases, name, numbers)
+    # weights in the file's own order stay on its pages, which all who load it share
+    monkeypatch.setattr(torch, "channels_last", torch.contiguous_format)
+    base, out = tmp_path / "base", tmp_path / "run"
+    write_base(size, base, torch.float32)
     settings = (
-        *("--base", str(base), "--resolution_px", "64", "--dtype", "bf16", "--steps", "1"),
-        *("--lora.components", "unet", "text_encoder", "--batch.size", "2"),
-        *("--batch.control_share", "0", "--checkpoints.keep", "1"),
+        *("--base", str(base), "--dataset", str(three_pictures), "--attributes", "presentation"),
+        *("--resolution_px", "64", "--steps", "1", "--lora.components", *COMPONENTS[size]),
+        *("--batch.size", "2", "--batch.control_share", "0", "--checkpoints.keep", "1"),
     )
-    out = tmp_path / "run"
     assert run_program(lora.main, argv(out, *settings)) == 0
     facts = read_manifest(out)["facts"]
     assert facts["effect"] > 0 and facts["difference"] <= 1e-6
     with safetensors.safe_open(out / "adapter" / KOHYA_FILE, "pt") as file:
-        assert file.metadata()["ss_base_model_version"] == version
-    drawn = load_base(base, torch.device("cpu"), torch.bfloat16)
+        assert file.metadata()["ss_base_model_version"] == VERSIONS[size]
+    drawn = load_base(base, torch.device("cpu"), torch.float32)
     load_adapter(drawn, out / "adapter" / WEIGHTS_FILE, "a")
     text = "a mechanic"
     cell = Cell(Prompt(prompt_id(text), text, "s", "x", (), {"subject": "x"}), 0)
@@ -146,3 +98,26 @@ def test_a_base_of_the_real_size_trains_and_draws(
     picture = draw_batch(drawn, [cell], sampler, TextStates(drawn, True)([text]))
     assert picture.shape == (1, 64, 64, 3)
     assert np.unique(picture).size > 10
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_random_bases_are_of_the_published_sizes(size: Size) -> None:
+    """Every model has as many parameters as the one on the hub."""
+    with torch.device("meta"):
+        models = models_of(size)
+    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    assert counts == PARAMETERS[size]
+
+
+@pytest.mark.parametrize("targets", ["attention", "with_convolutions"])
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_every_module_at_full_depth_has_a_name_in_kohyas_file(size: Size, targets: str) -> None:
+    """UNet and all text encoders get a LoRA, and no weight of it is lost or shares a name."""
+    with torch.device("meta"):
+        models = {name: model for name, model in models_of(size).items() if name != "vae"}
+        parameters = attach(models, rank=4, alpha=4, target_modules=targets)
+    weights = {key.replace(".default.", "."): p for key, p in parameters.items()}
+    named = kohya_weights(weights, dict.fromkeys(models, LoraScale(4, 4)), FAMILIES[size])
+    assert {name.split("_")[1] for name in named} == PREFIXES[size]
+    halves = [name for name in named if not name.endswith(".alpha")]
+    assert len(halves) == len(weights) == 2 * (len(named) - len(halves))
