@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
+from unskew.adapters import WEIGHTS_FILE, save_adapter
 from unskew.settings import config_path, resolve
 from unskew.train.inputs import Inputs, check_inputs
 from unskew.train.options import TrainSettings
@@ -35,6 +38,10 @@ TINY: dict[str, Any] = {
 }
 Argv = Callable[..., list[str]]
 Load = Callable[[list[str]], tuple[Training, Inputs]]
+CheckAlike = Callable[[Training, Path, Path], None]
+LARGEST, MEAN = 1e-2, 1e-4
+"""AdamW makes steps even of gradients that are hardly more than rounding, where there are any,
+so a few weights may part by far more than the mean."""
 
 
 @pytest.fixture
@@ -91,6 +98,31 @@ def readings(tiny_dataset: Path, tmp_path: Path) -> list[str]:
     small = "--validation.every 3 --validation.batch 2 --validation.seeds 3 --validation.steps 2"
     files = ["--validation.prompts", str(prompts), "--validation.exemplars", str(tiny_dataset)]
     return [*small.split(), *files]
+
+
+@pytest.fixture
+def check_alike() -> CheckAlike:
+    """Fails where two runs' adapters differ by more than rounding, and says by how much.
+
+    The third that it needs is the same training with nothing done: what the weights were before.
+    Residuals are told as shares of how far training moved them.
+    """
+
+    def check(untrained: Training, one: Path, other: Path) -> None:
+        files = [out / "adapter" / WEIGHTS_FILE for out in (one, other)]
+        files.append(save_adapter(one.parent / "untrained", untrained.models, {}))
+        ours, theirs, start = (safetensors.torch.load_file(file) for file in files)
+        assert ours.keys() == theirs.keys() == start.keys()
+        moved = torch.cat([(ours[n] - start[n]).abs().flatten() for n in ours])
+        residual = torch.cat([(theirs[n] - ours[n]).abs().flatten() for n in ours])
+        largest, mean = float(residual.max() / moved.max()), float(residual.mean() / moved.mean())
+        assert largest < LARGEST and mean < MEAN, (
+            f"{other.name} is not {one.name}: residual at most {largest:.1e} of the largest change "
+            f"of a weight (allowed: {LARGEST:.0e}), on average {mean:.1e} of the average change "
+            f"(allowed: {MEAN:.0e})"
+        )
+
+    return check
 
 
 class Attempts:

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import safetensors.torch
-import torch
 
-from unskew.adapters import WEIGHTS_FILE
 from unskew.runs import read_manifest
 from unskew.train import lora
+from unskew.train.inputs import Inputs
+from unskew.train.training import Training
 
 pytestmark = pytest.mark.slow
 Argv = Callable[..., list[str]]
+Load = Callable[[list[str]], tuple[Training, Inputs]]
+CheckAlike = Callable[[Training, Path, Path], None]
 PROGRAM = str(Path(lora.__file__))
 PATIENCE_S = 300
 """Far over what any of these takes: one that hangs fails by name, with what it said."""
@@ -51,10 +52,6 @@ def end(process: subprocess.Popen[bytes]) -> int:
         _, said = process.communicate()
     print(said.decode())
     return process.returncode
-
-
-def adapter(out: Path) -> bytes:
-    return (out / "adapter" / WEIGHTS_FILE).read_bytes()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -112,6 +109,8 @@ def test_two_processes_train_as_one_does_in_two_parts(
     base: str,
     words: tuple[str, ...],
     argv: Argv,
+    load: Load,
+    check_alike: CheckAlike,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -122,9 +121,7 @@ def test_two_processes_train_as_one_does_in_two_parts(
     run(argv(one, *words, "--batch.accumulation", "2"))
     launch_two(argv(two, *words), monkeypatch)
     assert read_manifest(two)["facts"]["processes"] == 2
-    ours, theirs = (safetensors.torch.load(adapter(out)) for out in (one, two))
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=0)
+    check_alike(load(argv(one, *words))[0], one, two)
 
 
 def test_two_processes_see_in_validation_what_one_does(
