@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
+from unskew.disk import of_the_disk
 from unskew.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -66,7 +67,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, of the same suffix; write a file or make a folder there.
 
     Leaving the block in peace fsyncs it and renames it to `path`, replacing a file (a folder must
-    not exist yet). Leaving it by an exception removes it.
+    not exist yet). Leaving it by an exception removes it. What the system says of a disk that is
+    full, or may not be written to, comes out as an OSError that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
@@ -76,8 +78,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         for part in (*temporary.rglob("*"), temporary):
             _fsync(part)
         temporary.replace(path)
-    except BaseException:
-        _remove(temporary)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the same disk's; a next attempt sweeps it away
+            _remove(temporary)
+        file, number = getattr(error, "filename", None), of_the_disk(error)
+        if number is not None and (file is None or Path(file).is_relative_to(temporary)):
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     _fsync(path.parent)
 
@@ -162,7 +168,8 @@ class Run:
             if isinstance(error, KeyboardInterrupt):
                 self.finish("interrupted")
             elif error is not None:
-                self.finish("failed", {"error": f"{type(error).__name__}: {error}"})
+                with contextlib.suppress(OSError):  # why it ended matters, not that it is untold
+                    self.finish("failed", {"error": f"{type(error).__name__}: {error}"})
             elif not self.was_complete:
                 self.finish("failed", {"error": "the program ended without completing the run"})
 

@@ -22,6 +22,7 @@ import yaml
 
 import unskew.configs
 from unskew.command_line import perhaps, read_command_line
+from unskew.disk import trouble
 from unskew.errors import UserError
 from unskew.runs import Terminated, sigterm_raises, write_json_atomic
 from unskew.schema import Schema, allowed, kinds, locate, names, parts, schema_of
@@ -123,7 +124,10 @@ def run_program(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
         return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if told := trouble(error):
+            print(f"error: {told}", file=sys.stderr)
+            return WRONG_USE
         traceback.print_exc()
         return CRASHED
 

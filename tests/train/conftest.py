@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
+from unskew.adapters import WEIGHTS_FILE, save_adapter
 from unskew.settings import config_path, resolve
 from unskew.train.inputs import Inputs, check_inputs
 from unskew.train.options import TrainSettings
@@ -32,6 +38,10 @@ TINY: dict[str, Any] = {
 }
 Argv = Callable[..., list[str]]
 Load = Callable[[list[str]], tuple[Training, Inputs]]
+CheckAlike = Callable[[Training, Path, Path], None]
+LARGEST, MEAN = 1e-2, 1e-4
+"""AdamW makes steps even of gradients that are hardly more than rounding, where there are any,
+so a few weights may part by far more than the mean."""
 
 
 @pytest.fixture
@@ -115,3 +125,88 @@ def load() -> Load:
 def dataset_copy(tiny_dataset: Path, tmp_path: Path) -> Path:
     """A dataset that a test may break."""
     return Path(shutil.copytree(tiny_dataset, tmp_path / "dataset"))
+
+
+@pytest.fixture
+def readings(tiny_dataset: Path, tmp_path: Path) -> list[str]:
+    """Words that let a tiny run look at pictures of its own every third step."""
+    block = {"suite": "validation", "role": "neutral", "attributes": ["presentation"]}
+    block |= {"templates": ["{x}"], "subjects": {"singer": "a singer", "judge": "a judge"}}
+    prompts = tmp_path / "prompts.yaml"
+    prompts.write_text(yaml.safe_dump([block]), "utf-8")
+    small = "--validation.every 3 --validation.batch 2 --validation.seeds 3 --validation.steps 2"
+    files = ["--validation.prompts", str(prompts), "--validation.exemplars", str(tiny_dataset)]
+    return [*small.split(), *files]
+
+
+@pytest.fixture
+def check_alike() -> CheckAlike:
+    """Fails where two runs' adapters differ by more than rounding, and says by how much.
+
+    The third that it needs is the same training with nothing done: what the weights were before.
+    Residuals are told as shares of how far training moved them.
+    """
+
+    def check(untrained: Training, one: Path, other: Path) -> None:
+        files = [out / "adapter" / WEIGHTS_FILE for out in (one, other)]
+        files.append(save_adapter(one.parent / "untrained", untrained.models, {}))
+        ours, theirs, start = (safetensors.torch.load_file(file) for file in files)
+        assert ours.keys() == theirs.keys() == start.keys()
+        moved = torch.cat([(ours[n] - start[n]).abs().flatten() for n in ours])
+        residual = torch.cat([(theirs[n] - ours[n]).abs().flatten() for n in ours])
+        largest, mean = float(residual.max() / moved.max()), float(residual.mean() / moved.mean())
+        assert largest < LARGEST and mean < MEAN, (
+            f"{other.name} is not {one.name}: residual at most {largest:.1e} of the largest change "
+            f"of a weight (allowed: {LARGEST:.0e}), on average {mean:.1e} of the average change "
+            f"(allowed: {MEAN:.0e})"
+        )
+
+    return check
+
+
+class Attempts:
+    """Processes that run train/lora.py, one after the other, whose imports are done already."""
+
+    def __init__(self, log: Path) -> None:
+        program = str(Path(__file__).parent / "attempts.py")
+        pipe = subprocess.PIPE
+        self.log = log
+        self.parent = subprocess.Popen(
+            [sys.executable, program], stdin=pipe, stdout=pipe, text=True, bufsize=1
+        )
+
+    def start(self, words: list[str], **more: Any) -> int:
+        """The process number; `more` is for `attempts.py` to read."""
+        self._tell({"words": words, "log": str(self.log), **more})
+        return self._hear()
+
+    def end(self) -> int:
+        """Wait for it; the exit code, or minus the signal that killed it."""
+        code = self._hear()
+        print(self.said())
+        return code
+
+    def run(self, words: list[str], **more: Any) -> int:
+        """Both."""
+        self.start(words, **more)
+        return self.end()
+
+    def said(self) -> str:
+        """Stdout and stderr of the last one."""
+        return self.log.read_text("utf-8")
+
+    def _tell(self, asked: Mapping[str, Any]) -> None:
+        assert self.parent.stdin
+        self.parent.stdin.write(json.dumps(asked) + "\n")
+
+    def _hear(self) -> int:
+        assert self.parent.stdout
+        return int(self.parent.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attempts]:
+    """Real processes that cost a second each, and not the imports' eight."""
+    attempts = Attempts(tmp_path_factory.mktemp("attempts") / "log")
+    yield attempts
+    attempts.parent.communicate("")
