@@ -298,5 +298,5 @@ def test_a_rate_that_does_not_stay_is_an_error() -> None:
     optimizer.register_step_pre_hook(lambda own, *_: own.param_groups[0].update(lr=0.5))
     stepper = Stepper([weight], optimizer, 1.0, CPU)
     weight.square().sum().backward()
-    with pytest.raises(UserError, match="learning rate is 0.5, but 0.25 was asked for"):
+    with pytest.raises(UserError, match=r"learning rate is 0\.5, but 0\.25 was asked for"):
         stepper.step(0, 0.25, torch.tensor(1.0), [])
