@@ -1,19 +1,18 @@
 """Encoded pictures and captions, made once and found again by their content.
 
 A picture's latents are kept as the VAE posterior's mean and standard deviation, from which every
-step samples: training then sees what encoding live would show. Each is encoded alone, because a
-picture's bits depend a little on the batch that it is computed in; so an entry is a function of its
-key, whichever run made it, and a run that was killed while encoding goes on where it was. The next
-pictures are read and resized in threads meanwhile, which changes no bit.
+step samples: training then sees what encoding live would show. Bits depend a little on the size of
+the batch that they are computed in, so a picture is encoded alone, and captions, which are small,
+always TOGETHER, filled up with empty ones. So an entry is a function of its key, whichever run made
+it, and a run that was killed while encoding goes on where it was. The next pictures are read and
+resized in threads meanwhile, which changes no bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,10 @@ from unskew.train.buckets import Framing
 from unskew.train.rows import Size, load_picture
 from unskew.train.shards import Kept, key_of, through_cache
 
-VERSION = 1
+VERSION = 2
 """Part of every key; raise it when the way from a picture or caption to its tensor changes."""
+TOGETHER = 16
+"""Captions encoded at once: on a CPU some six times as fast as one by one."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,11 @@ def encode_picture(pipe: Any, file: Path, picture: Image.Image) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_caption(pipe: Any, caption: str) -> Text:
-    """What the UNet is told of a caption, exactly as the pipeline makes it when it draws."""
-    [text] = family_of(pipe).encode(pipe, [caption])
-    return {part: tensor.float().cpu() for part, tensor in text.items()}
+def encode_captions(pipe: Any, captions: Sequence[str]) -> list[Text]:
+    """What the UNet is told of up to TOGETHER captions, as the pipeline makes it when it draws."""
+    filled = [*captions, *[""] * (TOGETHER - len(captions))]
+    texts = family_of(pipe).encode(pipe, filled)[: len(captions)]
+    return [{part: tensor.float().cpu() for part, tensor in text.items()} for text in texts]
 
 
 def _where(pipe: Any) -> str:
@@ -223,9 +225,14 @@ def _captions(
     keep: bool = True,
 ) -> Kept:
     def make(parts: Iterable[tuple[str, str]]) -> Generator[Tensor, None, None]:
-        for caption, those in groupby(parts, key=itemgetter(0)):
-            text = encode_caption(pipe, caption)
-            yield from (text[part] for _, part in those)
+        parts = list(parts)
+        captions = list(dict.fromkeys(caption for caption, _ in parts))
+        texts: dict[str, Text] = {}
+        for caption, part in parts:
+            if caption not in texts:
+                some, captions = captions[:TOGETHER], captions[TOGETHER:]
+                texts = dict(zip(some, encode_captions(pipe, some), strict=True))
+            yield texts[caption][part]
 
     wanted = {key: part for part, key in keyed.items()}
     return through_cache(wanted, make, folder and folder / "captions", keep=keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from unskew.errors import UserError
+from unskew.families import Text, family_of
 from unskew.pipelines import load_base
 from unskew.train import cache, shards
 from unskew.train.buckets import Framing
@@ -44,17 +45,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What has been encoded, and not read, so far."""
     made: list[object] = []
 
-    def counting(name: str) -> Callable[..., Any]:
-        real = getattr(cache, name)
+    real_picture, real_captions = cache.encode_picture, cache.encode_captions
 
-        def encode_one(pipe: Any, item: object, *more: Any) -> Any:
-            made.append(item)
-            return real(pipe, item, *more)
+    def encode_picture(pipe: Any, file: Path, picture: Image.Image) -> torch.Tensor:
+        made.append(file)
+        return real_picture(pipe, file, picture)
 
-        return encode_one
+    def encode_captions(pipe: Any, captions: Sequence[str]) -> list[Text]:
+        made.extend(captions)
+        return real_captions(pipe, captions)
 
-    for name in ("encode_picture", "encode_caption"):
-        monkeypatch.setattr(cache, name, counting(name))
+    monkeypatch.setattr(cache, "encode_picture", encode_picture)
+    monkeypatch.setattr(cache, "encode_captions", encode_captions)
     return made
 
 
@@ -88,6 +90,35 @@ def test_nothing_is_encoded_twice(
     assert same(first, again)
     encode(pipe, tiny_base, pictures, [*CAPTIONS, "new"], 16, tmp_path / "cache")
     assert counted[7:] == [pictures[4], "new"]
+
+
+@pytest.mark.parametrize("base", ["tiny_base", "tiny_sdxl_base"])
+def test_a_caption_is_the_same_in_any_company(base: str, request: pytest.FixtureRequest) -> None:
+    """To the bit, at every place of a batch; and as alone, up to what the batch's size rounds."""
+    pipe = load_base(request.getfixturevalue(base), torch.device("cpu"), torch.float32)
+    captions = [f"a mechanic and {number} bananas" for number in range(40)]
+    alone = cache.encode_captions(pipe, captions[:1])[0]
+    for place in range(cache.TOGETHER):
+        some = captions[place + 1 : place + cache.TOGETHER]
+        found = cache.encode_captions(pipe, [*some[:place], captions[0], *some[place:]])[place]
+        assert found.keys() == alone.keys()
+        assert all(torch.equal(found[part], alone[part]) for part in alone)
+    with torch.inference_mode():
+        [bare] = family_of(pipe).encode(pipe, captions[:1])
+    for part, tensor in bare.items():
+        torch.testing.assert_close(alone[part], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_every_caption_gets_its_own(
+    pipe: StableDiffusionPipeline, tiny_base: Path, tmp_path: Path
+) -> None:
+    """More captions than a batch holds, some of them found: none gets another's states."""
+    captions = [f"a picture of {number} bananas" for number in range(2 * cache.TOGETHER + 3)]
+    encode(pipe, tiny_base, [], captions[::3], 16, tmp_path / "cache")
+    encoded = encode(pipe, tiny_base, [], captions, 16, tmp_path / "cache")
+    for caption in captions:
+        [text] = cache.encode_captions(pipe, [caption])
+        assert torch.equal(encoded.texts[caption]["states"], text["states"])
 
 
 def test_a_changed_picture_is_encoded_anew(
