@@ -46,6 +46,13 @@ class Reading:
     """Of training until then, the encoding of pictures and captions among it."""
     imbalance: Imbalances
 
+    @property
+    def mean(self) -> float | None:
+        """Over the attributes, what training chooses weights by; None where one is unreadable."""
+        values = list(self.imbalance.values())
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(values) else None
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -114,9 +121,12 @@ def imbalances(
 def follow(
     loop: Loop, steps: int, readings: int, read: Reader, device: torch.device
 ) -> list[Reading]:
-    """Train for `steps` steps; read before the first, then `readings` times evenly spread."""
+    """Train for `steps` steps; read before the first, then `readings` times evenly spread.
+
+    What was encoded before the first step took its seconds before the first reading.
+    """
     done, seconds = 0, loop.encoding_s
-    found = [Reading(0, 0.0, read(loop.parameters))]
+    found = [Reading(0, seconds, read(loop.parameters))]
     for number in range(1, readings + 1):
         upcoming = range(done, math.ceil(steps * number / readings))
         seconds += seconds_of(partial(_train, loop, upcoming), 1, device)
@@ -131,42 +141,33 @@ def _train(loop: Loop, steps: range) -> None:
         loop.step(step, no_section)
 
 
-def seconds_to(readings: Sequence[Reading], attribute: str, goal: float) -> float | None:
-    """Seconds at which an attribute's imbalance first is at `goal` or below; None if it never is.
+def seconds_to(readings: Sequence[Reading], goal: float) -> float | None:
+    """Seconds at which the mean imbalance first is at `goal` or below; None if it never is.
 
-    Between the reading before and that one imbalance is taken to fall in a straight line.
+    Between the reading before and that one it is taken to fall in a straight line.
     """
     before: tuple[float, float] | None = None
     for reading in readings:
-        value = reading.imbalance[attribute]
-        if value is None:
+        if reading.mean is None:
             continue
-        if value <= goal:
+        if reading.mean <= goal:
             if before is None:
                 return reading.seconds
             seconds, last = before
-            return seconds + (reading.seconds - seconds) * (last - goal) / (last - value)
-        before = reading.seconds, value
+            return seconds + (reading.seconds - seconds) * (last - goal) / (last - reading.mean)
+        before = reading.seconds, reading.mean
     return None
 
 
-def compare(
-    ours: Sequence[Reading], plain: Sequence[Reading], goals: Mapping[str, float]
-) -> dict[str, dict[str, Any]]:
-    """Attribute -> seconds of both to its goal, and ours as a share of the plain loop's.
+def compare(ours: Sequence[Reading], plain: Sequence[Reading]) -> dict[str, float | None]:
+    """Seconds of both to the imbalance that the plain loop ends at, and ours as a share of its.
 
-    Where the plain loop does not come so far, the share is of all the seconds that it had, and
-    `at_most` says so. It is None where ours does not.
+    So nobody picks the goal. It may come there before its end, and that is when it counts. Empty
+    where its last pictures could not be read; seconds and share are None where ours never arrives.
     """
-    table: dict[str, dict[str, Any]] = {}
-    for attribute, goal in goals.items():
-        mine, other = (seconds_to(some, attribute, goal) for some in (ours, plain))
-        whole = plain[-1].seconds if other is None else other
-        table[attribute] = {
-            "imbalance": goal,
-            "ours_s": mine,
-            "plain_s": other,
-            "share": mine / whole if mine is not None and whole else None,
-            "at_most": other is None,
-        }
-    return table
+    goal = plain[-1].mean
+    if goal is None:
+        return {}
+    mine, other = seconds_to(ours, goal), seconds_to(plain, goal)
+    share = mine / other if mine is not None and other else None
+    return {"imbalance": goal, "ours_s": mine, "plain_s": other, "share": share}

@@ -25,8 +25,6 @@ class EffectSettings(Settings):
     """Seconds of training that each loop gets; as many steps as fit at the speed just measured."""
     readings: Count
     """How often what is drawn is read in that time."""
-    imbalance: dict[str, float]
-    """Attribute -> imbalance to be reached, as studies report it; 0 is on target."""
     prompts: Path
     """A prompt file; a relative path that does not exist is looked up in Unskew's configs."""
     suite: str

@@ -57,12 +57,11 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         _spread(ratio),
         f"at least {wanted['ratio']:g}" if wanted["ratio"] else NONE,
     )
-    for attribute, row in ((report["effect"] or {}).get("reached") or {}).items():
-        share = row["share"]
+    if reached := (report["effect"] or {}).get("reached"):
         yield _line(
-            f"seconds to {attribute} imbalance {row['imbalance']:g}",
-            [_number(row[f"{loop}_s"], ".0f", "not reached") for loop in ("ours", "plain")],
-            _number(share, ".2f", NONE, before="at most " if row["at_most"] else ""),
+            f"seconds to a mean imbalance of {reached['imbalance']:.2f}",
+            [_number(reached[f"{loop}_s"], ".0f", "not reached") for loop in ("ours", "plain")],
+            _number(reached["share"], ".2f"),
             f"at most {wanted['effect_share']:g}" if wanted["effect_share"] else NONE,
         )
     yield _line(
@@ -104,8 +103,8 @@ def _line(title: str, loops: Sequence[str], ratio: str = NONE, wanted: str = NON
     return f"| {title} | {ours} | {plain} | {ratio} | {wanted} |"
 
 
-def _number(value: float | None, form: str, absent: str = NONE, before: str = "") -> str:
-    return absent if value is None else f"{before}{value:{form}}"
+def _number(value: float | None, form: str, absent: str = NONE) -> str:
+    return absent if value is None else f"{value:{form}}"
 
 
 def _spread(spread: Mapping[str, float] | None) -> str:

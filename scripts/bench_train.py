@@ -222,7 +222,7 @@ def effect(
         readings[name] = follow(loop, steps, reach.readings, read, accelerator.device)
         del loop
     return {
-        "reached": compare(readings["ours"], readings["plain"], reach.imbalance),
+        "reached": compare(readings["ours"], readings["plain"]),
         "readings": {
             name: [asdict(reading) for reading in some] for name, some in readings.items()
         },

@@ -155,15 +155,24 @@ def test_the_first_time_at_the_goal_is_taken(
     values: tuple[float | None, ...], expected: float | None
 ) -> None:
     """In a straight line between two readings; what could not be read is passed over."""
-    assert seconds_to(readings(*values), "a", 0.5) == (expected and pytest.approx(expected))
+    assert seconds_to(readings(*values), 0.5) == (expected and pytest.approx(expected))
 
 
-def test_a_plain_loop_that_never_arrives_gives_a_bound() -> None:
-    """Ours is then a share of all the seconds that the plain loop had, and the table says so."""
-    row = compare(readings(0.8, 0.2), readings(0.8, 0.7), {"a": 0.5})["a"]
-    assert row["share"] == pytest.approx(0.5) and row["at_most"]
-    row = compare(readings(0.8, 0.7), readings(0.8, 0.2), {"a": 0.5})["a"]
-    assert row["share"] is None and row["ours_s"] is None and not row["at_most"]
+def test_the_goal_is_where_the_plain_loop_ends() -> None:
+    """Its seconds are those of its first time there; where ours never is, there is no share."""
+    row = compare(readings(0.8, 0.2), readings(0.8, 0.4, 0.6))
+    assert row["imbalance"] == 0.6
+    assert row["plain_s"] == pytest.approx(5)
+    assert row["share"] == pytest.approx(10 / 3 / 5)
+    row = compare(readings(0.8, 0.7), readings(0.8, 0.2))
+    assert (row["ours_s"], row["plain_s"], row["share"]) == (None, 10, None)
+    assert compare(readings(0.8, 0.7), readings(0.8, None)) == {}
+
+
+def test_the_mean_is_of_all_attributes() -> None:
+    """One that cannot be read leaves none."""
+    assert Reading(1, 1.0, {"a": 0.2, "b": 0.4}).mean == pytest.approx(0.3)
+    assert Reading(1, 1.0, {"a": 0.2, "b": None}).mean is None
 
 
 def test_imbalance_is_the_studies_mean_over_prompts() -> None:

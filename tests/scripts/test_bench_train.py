@@ -154,14 +154,13 @@ def test_memory_is_that_of_a_process_of_its_own(
 def test_seconds_to_an_effect_are_read_off_drawn_pictures(
     bench: Bench, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both loops are read before the first step and after the last, and compared at the goal."""
+    """Both loops are read before the first step and after the last; encoding is of the time."""
     prompts = tmp_path / "prompts.yaml"
     block = {"suite": "validation", "role": "neutral", "attributes": ["presentation"]}
     prompts.write_text(yaml.safe_dump([block | {"prompts": [{"subject": "x", "text": "an x"}]}]))
     reach = {
         "seconds": 0.05,
         "readings": 1,
-        "imbalance": {"presentation": -1.0},
         "prompts": str(prompts),
         "suite": "validation",
         "seeds": 2,
@@ -174,11 +173,12 @@ def test_seconds_to_an_effect_are_read_off_drawn_pictures(
     report = report_of(bench("--effect", reach=reach, repeats=1), capsys)
     for loop in ("ours", "plain"):
         first, last = report["effect"]["readings"][loop]
-        assert first["steps"] == first["seconds"] == 0 < last["steps"]
-        assert last["seconds"] > 0
+        assert first["steps"] == 0 < last["steps"]
+        assert (first["seconds"] > 0) == (loop == "ours")
+        assert first["seconds"] < last["seconds"]
         assert set(last["imbalance"]) == {"presentation"}
-    reached = report["effect"]["reached"]["presentation"]
-    assert (reached["ours_s"], reached["plain_s"], reached["share"]) == (None, None, None)
+    reached = report["effect"]["reached"]
+    assert not reached or reached["plain_s"] <= last["seconds"]
 
 
 @pytest.mark.parametrize("size", ["sd15", "sdxl"])
