@@ -1,15 +1,15 @@
 """Seconds of training until pictures are as balanced as is asked: what a user waits for.
 
-Both loops start on the same base and get the same number of seconds; each one's learning rate falls
-to zero over the steps that fit into them. Now and then the clock stands still, a prompt suite is
-drawn with the LoRA as it is, and its imbalance is read.
+Both loops start on the same base and get the same number of seconds, in turns; each one's learning
+rate falls to zero over the steps that fit into them. Now and then the clocks stand still, a prompt
+suite is drawn with the LoRA as it is, and its imbalance is read.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from torch.nn import Parameter
 
 from unskew.adapters import attach
 from unskew.attributes import Attribute, load_attribute
 from unskew.evaluate.classifiers.exemplar import fit_folder
 from unskew.evaluate.generate import Cell, Sampler, TextStates, draw_batch, plan_batches
-from unskew.evaluate.stats import count_values, imbalance
+from unskew.evaluate.stats import Floats, count_values, imbalance
 from unskew.pipelines import choose_dtype, load_base
 from unskew.prompts import Prompt, load_suites
 from unskew.scripts.bench_loops import Loop
@@ -120,20 +121,21 @@ def imbalances(
 
 def follow(
     loop: Loop, steps: int, readings: int, read: Reader, device: torch.device
-) -> list[Reading]:
+) -> Iterator[Reading]:
     """Train for `steps` steps; read before the first, then `readings` times evenly spread.
 
-    What was encoded before the first step took its seconds before the first reading.
+    What was encoded before the first step took its seconds before the first reading. Nothing
+    happens between two readings but when the next is asked for.
     """
     done, seconds = 0, loop.encoding_s
-    found = [Reading(0, seconds, read(loop.parameters))]
-    for number in range(1, readings + 1):
+    for number in range(readings + 1):
         upcoming = range(done, math.ceil(steps * number / readings))
-        seconds += seconds_of(partial(_train, loop, upcoming), 1, device)
+        if upcoming:
+            seconds += seconds_of(partial(_train, loop, upcoming), 1, device)
         done = upcoming.stop
-        found.append(Reading(done, seconds, read(loop.parameters)))
-        print(f"{loop.name}: {found[-1]}", file=sys.stderr, flush=True)
-    return found
+        reading = Reading(done, seconds, read(loop.parameters))
+        print(f"{loop.name}: {reading}", file=sys.stderr, flush=True)
+        yield reading
 
 
 def _train(loop: Loop, steps: range) -> None:
@@ -141,33 +143,42 @@ def _train(loop: Loop, steps: range) -> None:
         loop.step(step, no_section)
 
 
+def smoothed(readings: Sequence[Reading]) -> Floats:
+    """(n,) mean imbalance of each reading, were there no chance in which pictures are read.
+
+    Training makes it fall; where a reading is above the one before, both are taken for their mean
+    (isotonic regression, Barlow et al. 1972), so that no lucky reading counts as an arrival.
+    """
+    fit = isotonic_regression([reading.mean for reading in readings], increasing=False)
+    return np.asarray(fit.x, dtype=np.float64)
+
+
 def seconds_to(readings: Sequence[Reading], goal: float) -> float | None:
-    """Seconds at which the mean imbalance first is at `goal` or below; None if it never is.
+    """Seconds at which the smoothed imbalance first is at `goal` or below; None if it never is.
 
     Between the reading before and that one it is taken to fall in a straight line.
     """
-    before: tuple[float, float] | None = None
-    for reading in readings:
-        if reading.mean is None:
-            continue
-        if reading.mean <= goal:
-            if before is None:
-                return reading.seconds
-            seconds, last = before
-            return seconds + (reading.seconds - seconds) * (last - goal) / (last - reading.mean)
-        before = reading.seconds, reading.mean
-    return None
+    values = smoothed(readings)
+    arrived = np.flatnonzero(values <= goal)
+    if not len(arrived):
+        return None
+    first = int(arrived[0])
+    if first == 0:
+        return readings[0].seconds
+    before, after = readings[first - 1].seconds, readings[first].seconds
+    fallen = (values[first - 1] - goal) / (values[first - 1] - values[first])
+    return float(before + (after - before) * fallen)
 
 
 def compare(ours: Sequence[Reading], plain: Sequence[Reading]) -> dict[str, float | None]:
     """Seconds of both to the imbalance that the plain loop ends at, and ours as a share of its.
 
     So nobody picks the goal. It may come there before its end, and that is when it counts. Empty
-    where its last pictures could not be read; seconds and share are None where ours never arrives.
+    where pictures could not be read; seconds and share are None where ours never arrives.
     """
-    goal = plain[-1].mean
-    if goal is None:
+    if any(reading.mean is None for reading in (*ours, *plain)):
         return {}
+    goal = float(smoothed(plain)[-1])
     mine, other = seconds_to(ours, goal), seconds_to(plain, goal)
     share = mine / other if mine is not None and other else None
     return {"imbalance": goal, "ours_s": mine, "plain_s": other, "share": share}

@@ -212,19 +212,20 @@ def effect(
     if not settings.effect or reach is None:
         return None
     read = make_reader(inputs.base, training.lora, judge_of(reach), accelerator.device)
-    readings = {}
+    courses = []
     for name in LOOPS:
         per_second = figures[name]["images_per_second"]["median"]
         seconds = max(0.0, reach.seconds - figures[name]["encoding_s"])
         steps = max(reach.readings, round(seconds * per_second / training.batch.size))
         fitted = training.model_copy(update={"steps": steps})
         loop = load(name, settings, fitted, inputs, accelerator)
-        readings[name] = follow(loop, steps, reach.readings, read, accelerator.device)
-        del loop
+        courses.append(follow(loop, steps, reach.readings, read, accelerator.device))
+    ours, plain = zip(*zip(*courses, strict=True), strict=True)
     return {
-        "reached": compare(readings["ours"], readings["plain"]),
+        "reached": compare(ours, plain),
         "readings": {
-            name: [asdict(reading) for reading in some] for name, some in readings.items()
+            name: [asdict(reading) for reading in some]
+            for name, some in zip(LOOPS, (ours, plain), strict=True)
         },
     }
 

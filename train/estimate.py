@@ -23,6 +23,7 @@ from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from unskew.train.cache import together
 from unskew.train.inputs import Inputs
 from unskew.train.objective import draw_part, row_losses, target_bchw
 from unskew.train.rows import Row
@@ -199,13 +200,13 @@ def _stored(inputs: Inputs, part: str) -> int:
 
 @torch.no_grad()
 def _encoding_bytes(training: Training, inputs: Inputs) -> int:
-    """What the largest picture takes on its way through the VAE."""
+    """What the largest picture, or as many as are encoded together, takes in the VAE."""
     config = AutoencoderKL.load_config(inputs.base / "vae", local_files_only=True)
     with torch.device("meta"):
         vae: Any = AutoencoderKL.from_config(config)
         width, height = training.deal.framings[widest_row(training).file].target_px
-        picture = torch.empty(1, vae.config.in_channels, height, width)
-    peak = Peak(picture.device)
+        pictures = torch.empty(together((width, height)), vae.config.in_channels, height, width)
+    peak = Peak(pictures.device)
     with peak:
-        vae.encode(picture)
+        vae.encode(pictures)
     return peak.most

@@ -109,8 +109,8 @@ def load_base(
     for name in ("unet", "vae", *family.ENCODERS):
         if name not in without:
             getattr(pipe, name).requires_grad_(False).eval()
-    if "unet" not in without:
-        pipe.unet.to(memory_format=torch.channels_last)
+    for name in {"unet", "vae"} - set(without):
+        getattr(pipe, name).to(memory_format=torch.channels_last)
     return pipe.to(device)
 
 

@@ -45,17 +45,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What has been encoded, and not read, so far."""
     made: list[object] = []
 
-    real_picture, real_captions = cache.encode_picture, cache.encode_captions
+    real_pictures, real_captions = cache.encode_pictures, cache.encode_captions
 
-    def encode_picture(pipe: Any, file: Path, picture: Image.Image) -> torch.Tensor:
-        made.append(file)
-        return real_picture(pipe, file, picture)
+    def encode_pictures(pipe: Any, files: Sequence[Path], *more: Any) -> list[torch.Tensor]:
+        made.extend(files)
+        return real_pictures(pipe, files, *more)
 
     def encode_captions(pipe: Any, captions: Sequence[str]) -> list[Text]:
         made.extend(captions)
         return real_captions(pipe, captions)
 
-    monkeypatch.setattr(cache, "encode_picture", encode_picture)
+    monkeypatch.setattr(cache, "encode_pictures", encode_pictures)
     monkeypatch.setattr(cache, "encode_captions", encode_captions)
     return made
 
@@ -160,6 +160,7 @@ def test_a_kill_while_encoding_costs_at_most_one_shard(
 ) -> None:
     """What was on disk is not made again, and the whole has the bits of an undisturbed run."""
     monkeypatch.setattr(shards, "SHARD", 2)
+    monkeypatch.setattr(cache, "TOGETHER", 1)
     with pytest.raises(KeyboardInterrupt), stopping_at(pictures[3]):
         encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache")
     newest = max((tmp_path / "cache" / "pictures").iterdir(), key=lambda f: f.stat().st_mtime_ns)
@@ -173,15 +174,15 @@ def test_a_kill_while_encoding_costs_at_most_one_shard(
 @contextmanager
 def stopping_at(picture: Path) -> Iterator[None]:
     """Ctrl-C comes when this picture is to be encoded."""
-    real = cache.encode_picture
+    real = cache.encode_pictures
 
-    def stops(pipe: Any, file: Path, *more: Any) -> Any:
-        if file == picture:
+    def stops(pipe: Any, files: Sequence[Path], *more: Any) -> Any:
+        if picture in files:
             raise KeyboardInterrupt
-        return real(pipe, file, *more)
+        return real(pipe, files, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "encode_picture", stops)
+        patch.setattr(cache, "encode_pictures", stops)
         yield
 
 
@@ -191,8 +192,10 @@ def test_a_stop_while_encoding_costs_nothing(
     pictures: list[Path],
     tmp_path: Path,
     counted: list[object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is made when Ctrl-C or an error comes is put on disk, part of a shard as it is."""
+    monkeypatch.setattr(cache, "TOGETHER", 1)
     with pytest.raises(KeyboardInterrupt), stopping_at(pictures[3]):
         encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache")
     counted.clear()
@@ -225,7 +228,7 @@ def test_encodings_are_the_pipelines_own(
     pixels = torch.from_numpy(np.asarray(Image.open(pictures[0]), np.float32))
     posterior = pipe.vae.encode(pixels.permute(2, 0, 1)[None] / 127.5 - 1).latent_dist
     scaled = torch.cat([posterior.mean, posterior.std]) * pipe.vae.config.scaling_factor
-    assert torch.equal(made.posteriors[pictures[0]], scaled)
+    torch.testing.assert_close(made.posteriors[pictures[0]], scaled)
     tokens = pipe.tokenizer(CAPTIONS[0], padding="max_length", return_tensors="pt").input_ids
     assert torch.equal(made.texts[CAPTIONS[0]]["states"], pipe.text_encoder(tokens)[0][0])
 
@@ -284,11 +287,33 @@ def test_threads_change_no_bit(
 def test_an_entry_does_not_depend_on_the_others(
     pipe: StableDiffusionPipeline, tiny_base: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
-    """Each picture is encoded alone: in any order and company its bits are the same."""
+    """Pictures are encoded together, but in any order and company a picture's bits are the same."""
     whole = encode(pipe, tiny_base, pictures, [], 16, None)
     for file in reversed(pictures):
         encode(pipe, tiny_base, [file], [], 16, tmp_path / "cache")
     assert same(whole, encode(pipe, tiny_base, pictures, [], 16, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("side_px", [16, 128, 192])
+def test_a_picture_is_the_same_at_every_place(
+    pipe: StableDiffusionPipeline, pictures: list[Path], side_px: int
+) -> None:
+    """To the bit, whatever it is encoded together with; large ones are few together."""
+    size = (side_px, side_px)
+    shown = [Image.open(file).convert("RGB").resize(size) for file in pictures]
+    [alone] = cache.encode_pictures(pipe, pictures[:1], shown[:1])
+    most = cache.together(size)
+    assert most == min(16, 512 * 512 // side_px**2)
+    for place in range(most):
+        order = [1 + n % 4 for n in range(most)]
+        order[place] = 0
+        made = cache.encode_pictures(pipe, [pictures[n] for n in order], [shown[n] for n in order])
+        assert torch.equal(made[place], alone)
+
+
+def test_pictures_of_the_size_that_bases_draw_are_encoded_alone() -> None:
+    """Together they would need many times the memory, for no more speed."""
+    assert [cache.together(size) for size in ((512, 512), (768, 512), (1024, 1024))] == [1, 1, 1]
 
 
 def test_the_cache_can_be_filled_beforehand(
