@@ -18,7 +18,7 @@ from unskew.errors import UserError
 from unskew.families import family_of
 from unskew.pipelines import load_base
 from unskew.prompts import Prompt
-from unskew.scripts.bench_effect import Reading, compare, imbalances, seconds_to
+from unskew.scripts.bench_effect import Reading, compare, imbalances, seconds_to, smoothed
 from unskew.scripts.bench_loops import adapted_modules, load_ours, load_plain_loop
 from unskew.scripts.bench_meters import flops_of
 from unskew.scripts.bench_page import put
@@ -144,29 +144,33 @@ def readings(*values: float | None) -> list[Reading]:
     ("values", "expected"),
     [
         ((0.8, 0.6, 0.4), 15.0),
-        ((0.8, 0.5, 0.7), 10.0),
-        ((0.8, None, 0.2), 10.0),
+        ((0.8, 0.4, 0.8, 0.2), 22.5),  # 0.6, 0.6 and 0.2 once smoothed
         ((0.4, 0.3), 0.0),
         ((0.8, 0.7), None),
-        ((None, None), None),
     ],
 )
 def test_the_first_time_at_the_goal_is_taken(
-    values: tuple[float | None, ...], expected: float | None
+    values: tuple[float, ...], expected: float | None
 ) -> None:
-    """In a straight line between two readings; what could not be read is passed over."""
+    """In a straight line between two readings; one lucky reading before a worse one is none."""
     assert seconds_to(readings(*values), 0.5) == (expected and pytest.approx(expected))
 
 
 def test_the_goal_is_where_the_plain_loop_ends() -> None:
     """Its seconds are those of its first time there; where ours never is, there is no share."""
-    row = compare(readings(0.8, 0.2), readings(0.8, 0.4, 0.6))
-    assert row["imbalance"] == 0.6
-    assert row["plain_s"] == pytest.approx(5)
-    assert row["share"] == pytest.approx(10 / 3 / 5)
+    row = compare(readings(0.8, 0.2), readings(0.8, 0.6, 0.6))
+    assert row["imbalance"] == pytest.approx(0.6)
+    assert row["plain_s"] == pytest.approx(10)
+    assert row["share"] == pytest.approx(10 / 3 / 10)
     row = compare(readings(0.8, 0.7), readings(0.8, 0.2))
     assert (row["ours_s"], row["plain_s"], row["share"]) == (None, 10, None)
     assert compare(readings(0.8, 0.7), readings(0.8, None)) == {}
+
+
+def test_a_course_is_smoothed_to_one_that_falls() -> None:
+    """Means of what rises, each reading as much: the same whatever is added to all of them."""
+    found = smoothed(readings(0.9, 0.3, 0.5, 0.1))
+    np.testing.assert_allclose(found, [0.9, 0.4, 0.4, 0.1])
 
 
 def test_the_mean_is_of_all_attributes() -> None:
