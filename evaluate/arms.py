@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,9 @@ def wearing(pipe: Any, name: str, arm: ArmSettings) -> Iterator[None]:
     try:
         for number, worn in enumerate(arm.worn()):
             key = f"{name}-{number}"
-            load_adapter(pipe, worn.adapter, key, worn.weight)
+            with warnings.catch_warnings():  # peft's, that there will be several: they are meant
+                warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+                load_adapter(pipe, worn.adapter, key, worn.weight)
             weights[key] = worn.weight
         if len(weights) > 1:
             weigh(pipe, weights)
@@ -97,7 +100,7 @@ def cut_prompts(
     def tokens(text: str) -> int:
         return max(len(t(text, verbose=False).input_ids) for t in tokenizers)
 
-    warnings: dict[str, list[str]] = {}
+    told: dict[str, list[str]] = {}
     for name, arm in arms.items():
         words = {prompt.id: arm.rewritten(prompt.id, prompt.text) for prompt in prompts}
         words["the negative prompt"] = (
@@ -110,5 +113,5 @@ def cut_prompts(
                 f"{len(cut)} prompts are longer than the {limit} tokens that the base's text "
                 f"encoder reads, and are cut there: {', '.join(cut[:SHOWN])}{more}"
             )
-            warnings.setdefault(said, []).append(name)
-    return [f"warning: arms {', '.join(names)}: {said}" for said, names in warnings.items()]
+            told.setdefault(said, []).append(name)
+    return [f"warning: arms {', '.join(names)}: {said}" for said, names in told.items()]

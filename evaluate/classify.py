@@ -26,7 +26,7 @@ from unskew.attributes import SUBJECT
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.exemplar import Readings
 from unskew.evaluate.generate import Cell
-from unskew.evaluate.pictures import read_picture
+from unskew.evaluate.pictures import PictureError, read_picture
 from unskew.runs import atomic_path, sha256_file
 
 PART = 64
@@ -157,12 +157,21 @@ def _said(
     key = hashlib.sha256(json.dumps([sha256, asked]).encode()).hexdigest()
     file = kept / reader.identity[:16] / f"{key[:32]}.parquet"
     if not file.is_file():
-        images = [read_picture(pictures.files[cell]) for cell in cells]
+        images = [_opened(pictures.files[cell]) for cell in cells]
         rows = _read_now(images, asked, reader)
         with atomic_path(file) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=KEPT), temporary)
     said: list[Row] = pq.read_table(file).to_pylist()
     return said
+
+
+def _opened(file: Path) -> NDArray[np.uint8]:
+    try:
+        return read_picture(file)
+    except PictureError as error:
+        raise UserError(
+            f"{file} cannot be read ({error}): delete it, and the same command draws it again"
+        ) from None
 
 
 def _read_now(
@@ -207,7 +216,7 @@ def pooled_pixels(
     """
     features: dict[str, list[NDArray[np.float64]]] = {}
     for cell in cells:
-        image = read_picture(pictures.files[cell])
+        image = _opened(pictures.files[cell])
         h, w, _ = image.shape
         if min(h, w) < grid:
             image = np.repeat(np.repeat(image, grid, axis=0), grid, axis=1)

@@ -8,6 +8,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from unskew.runs import atomic_path, write_json_atomic
 LARGEST_PIXELS = 2**26
 """8,192 x 8,192: what claims more is taken for a decompression bomb."""
 LARGEST_BYTES = 2**28
-FORMATS = ("PNG", "JPEG", "WEBP", "MPO", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
 """Only picture formats: some that Pillow reads (EPS) would start another program."""
 ELSEWHERE = "elsewhere.json"
 """File of a study's folder that says where arms from folders have their pictures."""
@@ -39,7 +40,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
             raise PictureError(f"{file.stat().st_size:,} bytes, more than {LARGEST_BYTES:,}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of oddities in what describes the picture
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=_formats()) as image:
                 if image.width * image.height > LARGEST_PIXELS:
                     said = f"{image.width:,} x {image.height:,} pixels"
                     raise PictureError(f"{said}, more than {LARGEST_PIXELS:,}")
@@ -50,6 +51,13 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
         raise PictureError("no picture in a format that is read") from None
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error) as error:
         raise PictureError(str(error) or type(error).__name__) from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
