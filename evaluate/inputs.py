@@ -213,7 +213,13 @@ class _AnySize:
 
 def _load_suites(settings: StudySettings) -> tuple[Suite, ...]:
     file = settings.prompts if settings.prompts.exists() else config_path(str(settings.prompts))
-    suites = load_suites(file, tuple(settings.suites))
+    try:
+        suites = load_suites(file, tuple(settings.suites))
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{file}: a prompt holds half of a character ({error.object[error.start]!r}), which "
+            "no file can: write it out"
+        ) from None
     return tuple(
         Suite(s.name, s.role, _evenly(s.prompts, settings.suites[s.name].prompts)) for s in suites
     )
