@@ -156,10 +156,10 @@ def _by_names(
     there: dict[str, list[Path]] = {}
     count = 0
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
-        name = file.relative_to(folder)
-        if not any(part.startswith(".") for part in name.parts):
+        inside = file.relative_to(folder)
+        if not any(part.startswith(".") for part in inside.parts):
             count += 1
-            for known in {name.as_posix(), name.with_suffix("").as_posix()}:
+            for known in {inside.as_posix(), inside.with_suffix("").as_posix()}:
                 there.setdefault(known, []).append(file)
     files: dict[Cell, Path] = {}
     used: dict[str, Cell] = {}

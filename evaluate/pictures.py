@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unskew.runs import atomic_path, write_json_atomic
 
@@ -47,7 +47,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
                 return np.asarray(_on_white(ImageOps.exif_transpose(image)))
     except Image.DecompressionBombError as error:
         raise PictureError(str(error)) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PictureError("no picture in a format that is read") from None
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error) as error:
         raise PictureError(str(error) or type(error).__name__) from None

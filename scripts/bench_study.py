@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -231,7 +232,7 @@ def decoding(study: Study, pipe: Any) -> dict[str, float]:
     found = {}
     for name, together in (("whole_s", study.settings.batch), ("sliced_s", DECODED_TOGETHER)):
         decode(together)
-        found[name] = seconds_of(lambda t=together: decode(t), DECODES, study.device) / DECODES
+        found[name] = seconds_of(partial(decode, together), DECODES, study.device) / DECODES
     return found
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -46,10 +46,9 @@ class Processes:
         Where it fails there, its error is raised there, and a UserError that says so elsewhere:
         nobody waits for what does not come.
         """
-        made: list[T] = []
-        self.only_first(lambda: made.append(work()))
-        told: list[T] = made if self.count == 1 else broadcast_object_list(made or [None])
-        return told[0]
+        made: list[Any] = [self.only_first(work)]
+        value: T = (broadcast_object_list(made) if self.count > 1 else made)[0]
+        return value
 
     def only_first(self, work: Callable[[], T]) -> T | None:
         """What the first process makes of `work`; None in the others. Fails as `from_first`."""
