@@ -7,6 +7,8 @@ padded batches; a resumed or sharded study takes whole batches and gets the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
+from unskew.evaluate.pictures import save_picture
 from unskew.families import Text, family_of, stack_texts
-from unskew.noise import cell_generator, cell_noise
+from unskew.noise import cell_generator, noise_of
 from unskew.prompts import Prompt
-from unskew.runs import atomic_path
+
+DECODED_TOGETHER = 16
+"""Latents that the VAE decodes at once: on a CPU more of them outgrow its caches and take longer
+a picture, on a GPU they take memory that denoising could have had."""
+SAVERS = 4
+"""Threads that compress and write; waiting for the disk costs drawing nothing."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +72,35 @@ def draw(
     batches: Sequence[tuple[Cell, ...]],
     sampler: Sampler,
     arm_folder: Path,
-    rewrite: Callable[[str], str] = lambda text: text,
+    words: Callable[[Prompt], str] = lambda prompt: prompt.text,
+    negative: str = "",
 ) -> Iterator[int]:
-    """Draw every batch into the arm's folder; yields the number of pictures after each batch.
+    """Draw every batch into the arm's folder; yields each batch's number of pictures, once saved.
 
-    `rewrite` changes a prompt's words; its noise stays that of the words as they were.
+    `words` are what is drawn for a prompt; its noise stays that of the prompt as it was. A batch is
+    saved while the next is drawn, and what was drawn is saved even where drawing ends early.
     """
-    states = TextStates(pipe, sampler.guidance > 1)
-    for part in batches:
-        images_nhwc = draw_batch(
-            pipe, part, sampler, states([rewrite(c.prompt.text) for c in part])
-        )
-        for cell, image in zip(part, images_nhwc, strict=True):
-            file = cell.file(arm_folder)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(file) as temporary:
-                Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
-        yield len(set(part))
+    states = TextStates(pipe, sampler.guidance > 1, negative)
+    pending: list[Future[None]] = []
+    with ThreadPoolExecutor(SAVERS) as savers:
+        for part in batches:
+            images_nhwc = draw_batch(pipe, part, sampler, states([words(c.prompt) for c in part]))
+            if pending:
+                yield _saved(pending)
+            once = dict(zip(part, images_nhwc, strict=True))
+            pending = [
+                savers.submit(save_picture, image, cell.file(arm_folder))
+                for cell, image in once.items()
+            ]
+        if pending:
+            yield _saved(pending)
+
+
+def _saved(pending: Sequence[Future[None]]) -> int:
+    """Wait for pictures to be on disk; their number. Raises what kept one from it."""
+    for saving in pending:
+        saving.result()
+    return len(pending)
 
 
 def draw_batch(
@@ -89,15 +109,18 @@ def draw_batch(
     sampler: Sampler,
     states: dict[str, Any],
 ) -> NDArray[np.uint8]:
-    """(n, h, w, 3) uint8 pictures of n cells."""
+    """(n, h, w, 3) uint8 pictures of n cells.
+
+    A cell's generator makes its noise and then whatever a stochastic sampler adds on the way.
+    """
     size = sampler.resolution_px // pipe.vae_scale_factor
-    keys = [(cell.prompt.text, cell.seed) for cell in cells]
-    noise = cell_noise(keys, (pipe.unet.config.in_channels, size, size))
-    with torch.inference_mode():
+    generators = [cell_generator(cell.prompt.text, cell.seed) for cell in cells]
+    noise = noise_of(generators, (pipe.unet.config.in_channels, size, size))
+    with torch.inference_mode(), _decoding_in_slices(pipe.vae):
         pictures = pipe(
             **states,
             latents=noise.to(pipe.device, pipe.unet.dtype),
-            generator=[cell_generator(*key) for key in keys],
+            generator=generators,
             num_inference_steps=sampler.steps,
             guidance_scale=sampler.guidance,
             height=sampler.resolution_px,
@@ -107,18 +130,35 @@ def draw_batch(
     return np.asarray((pictures * 255).round().clip(0, 255).astype(np.uint8))
 
 
+@contextmanager
+def _decoding_in_slices(vae: Any) -> Iterator[None]:
+    """Inside, the pipeline decodes as ever, but DECODED_TOGETHER at a time."""
+    whole = vae.decode
+
+    def decode(latents_bchw: Tensor, *, return_dict: bool = False, **more: Any) -> tuple[Tensor]:
+        parts = latents_bchw.split(DECODED_TOGETHER)
+        return (torch.cat([whole(part, return_dict=False)[0] for part in parts]),)
+
+    vae.decode = decode
+    try:
+        yield
+    finally:
+        del vae.decode
+
+
 class TextStates:
     """Text encoder outputs, each prompt encoded once: suites repeat a prompt for every seed."""
 
-    def __init__(self, pipe: Any, guided: bool) -> None:
-        self.pipe, self.guided, self.family = pipe, guided, family_of(pipe)
+    def __init__(self, pipe: Any, guided: bool, negative: str = "") -> None:
+        self.pipe, self.guided, self.negative = pipe, guided, negative
+        self.family = family_of(pipe)
         self.known: dict[str, Text] = {}
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Any]:
-        """The pipeline's arguments for these prompts, with the empty prompt's if guided."""
+        """The pipeline's arguments for these prompts, with the negative one's if guided."""
         asked = stack_texts([self._text(text) for text in texts])
-        empty = stack_texts([self._text("")] * len(texts)) if self.guided else None
-        return self.family.asked(asked, empty)
+        away = stack_texts([self._text(self.negative)] * len(texts)) if self.guided else None
+        return self.family.asked(asked, away)
 
     def _text(self, text: str) -> Text:
         if text not in self.known:

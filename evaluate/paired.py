@@ -2,7 +2,9 @@
 
 unskew evaluate                                       # the Emoji World study, after `unskew train`
 python evaluate/paired.py --config configs/emoji/study-quick.yaml
-python evaluate/paired.py --suites.trained.seeds 2    # tiny
+torchrun --nproc-per-node 2 evaluate/paired.py        # the same, dealt over two processes
+python evaluate/paired.py --suites.trained.seeds 3    # tiny
+python evaluate/paired.py --relabel --exemplars OTHER # read again by another classifier
 the same command again                                # draws only what is missing
 """
 

@@ -16,6 +16,12 @@ import pandas as pd
 from PIL import Image
 
 from unskew.attributes import SUBJECT
+from unskew.evaluate.pictures import (
+    PictureError,
+    PictureFiles,
+    picture_files,
+    read_picture,
+)
 from unskew.evaluate.report_words import plain, prompt_words
 from unskew.evaluate.schema import PromptRow, Results
 
@@ -110,7 +116,7 @@ class Gallery:
 class _Source:
     """Where a study's pictures lie and what was read on them."""
 
-    images: Path
+    files: PictureFiles
     arms: tuple[str, ...]
     seeds: Mapping[str, tuple[int, ...]]
     suites: Mapping[str, str]
@@ -139,7 +145,7 @@ class _Source:
             pictures.append(
                 Picture(
                     arm=arm,
-                    uri=_thumbnail(self.images, self.images / arm / prompt_id / f"{seed}.png"),
+                    uri=_thumbnail(self.files.root(arm), self.files.file(arm, prompt_id, seed)),
                     reading=", ".join(values or [plain(now.get(SUBJECT, "not read"))]),
                     changed=tuple(
                         plain(now[a]) for a in now if a in before and now[a] != before[a]
@@ -158,7 +164,7 @@ class _Source:
 
 def load_gallery(folder: Path, results: Results, readings: pd.DataFrame) -> Gallery:
     """The pictures of a study folder; prompts without a single picture are left out."""
-    source = _source(folder / "images", results, readings)
+    source = _source(picture_files(folder), results, readings)
     every, per_prompt = _budget(source)
     found = (source.strip(prompt_id, per_prompt) for prompt_id in list(source.seeds)[::every])
     strips = tuple(strip for strip in found if strip)
@@ -171,7 +177,7 @@ def load_gallery(folder: Path, results: Results, readings: pd.DataFrame) -> Gall
     )
 
 
-def _source(images: Path, results: Results, readings: pd.DataFrame) -> _Source:
+def _source(files: PictureFiles, results: Results, readings: pd.DataFrame) -> _Source:
     shown: dict[tuple[str, str, int], dict[str, str]] = {}
     columns = readings[["arm", "prompt_id", "seed", "attribute", "value", "readable"]]
     for arm, prompt_id, seed, attribute, value, readable in columns.itertuples(index=False):
@@ -180,7 +186,7 @@ def _source(images: Path, results: Results, readings: pd.DataFrame) -> _Source:
     suites = dict(zip(readings["prompt_id"], readings["suite"], strict=True))
     seeds = readings.groupby("prompt_id", sort=False)["seed"].unique()
     return _Source(
-        images=images,
+        files=files,
         arms=(results.baseline, *(arm for arm in results.arms if arm != results.baseline)),
         seeds={str(id): tuple(sorted(int(s) for s in seeds[id])) for id in seeds.index},
         suites={str(id): str(suite) for id, suite in suites.items()},
@@ -237,31 +243,33 @@ def _example(strip: Strip, arms: Sequence[tuple[str, PromptRow]]) -> Example:
 
 def _budget(source: _Source) -> tuple[int, int]:
     """(take every n-th prompt, this many seeds of each), so that the page stays within PIXELS."""
-    width, height = _first_size(source.images)
+    width, height = _first_size(source)
     pixels = min(width, THUMBNAIL_PX) * min(height, THUMBNAIL_PX)
     fits = max(1, PIXELS // (pixels * len(source.arms)))
     every = max(1, -(-len(source.seeds) // fits))
     return every, max(1, fits // max(1, -(-len(source.seeds) // every)))
 
 
-def _first_size(images: Path) -> tuple[int, int]:
-    for file in sorted(images.glob("*/*/*.png")):
-        try:
-            with Image.open(file) as image:
-                return image.size
-        except OSError:
-            continue
+def _first_size(source: _Source) -> tuple[int, int]:
+    for prompt_id, seeds in source.seeds.items():
+        for arm in source.arms:
+            file = source.files.file(arm, prompt_id, seeds[0])
+            try:
+                if file is not None:
+                    height, width, _ = read_picture(file).shape
+                    return width, height
+            except PictureError:
+                continue
     return THUMBNAIL_PX, THUMBNAIL_PX
 
 
-def _thumbnail(images: Path, file: Path) -> str:
-    """A WebP data: URI; empty for a file that is missing, broken or outside of the folder."""
+def _thumbnail(root: Path, file: Path | None) -> str:
+    """A WebP data: URI; empty for a file that is missing, broken or outside of its folder."""
     try:
-        if not file.resolve().is_relative_to(images.resolve()):
+        if file is None or not file.resolve().is_relative_to(root.resolve()):
             return ""
-        with Image.open(file) as image:
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = Image.fromarray(read_picture(file))
+    except (PictureError, OSError, ValueError):
         return ""
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

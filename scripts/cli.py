@@ -19,6 +19,7 @@ from unskew.settings import WRONG_USE, run_program
 VERBS = {
     "data": ("unskew.data.build", "build a balanced, captioned dataset"),
     "train": ("unskew.train.lora", "train a LoRA on it"),
+    "audit": ("unskew.evaluate.audit", "measure how skewed one base or folder of pictures is"),
     "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
 }

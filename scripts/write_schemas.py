@@ -20,6 +20,7 @@ from unskew.settings import Settings, config_path, run_program, write_schema
 from unskew.train.options import TrainSettings
 
 SETTINGS: dict[str, type[Settings]] = {
+    "audit": StudySettings,
     "bench": BenchSettings,
     "data": DataSettings,
     "study": StudySettings,

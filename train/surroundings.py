@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from unskew import processes
 from unskew.errors import UserError
 from unskew.pipelines import choose_device, choose_dtype
+from unskew.processes import stay_on_loopback
 from unskew.train.options import TrainSettings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -47,17 +48,6 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
     return accelerator
 
 
-def stay_on_loopback() -> None:
-    """Let the processes of one machine meet on its loopback interface.
-
-    Gloo takes the interface of the machine's own name; where that leads outside and is filtered,
-    the processes wait for each other until a timeout of half an hour.
-    """
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1" and processes == os.environ.get("LOCAL_WORLD_SIZE"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-
-
 def refuse_sharding() -> None:
     """Raise UserError when `accelerate launch` was told to cut the model up over processes."""
     for variable, name in SHARDERS.items():
@@ -72,14 +62,9 @@ def refuse_sharding() -> None:
 
 
 def take_cores(accelerator: Accelerator) -> None:
-    """Undo what `accelerate launch` does on a CPU: it leaves a process one thread.
-
-    Each process of this machine then takes its share of the cores, as `python train/lora.py` does.
-    """
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by the launcher alone
-    if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    """On a CPU, this process's share of the cores; see `processes.take_cores`."""
+    if accelerator.device.type == "cpu":
+        processes.take_cores()
 
 
 def check_launcher(settings: TrainSettings, accelerator: Accelerator) -> None:

@@ -159,11 +159,12 @@ def _value(schema: Schema, words: tuple[str, ...]) -> Any:
     """What the words after an option say, for the model to check. Raises ValueError."""
     may_be = kinds(schema)
     only = words[0] if len(words) == 1 else None
-    if only is not None and only[0:1] in ("{", "["):
+    if only is not None and only[0:1] in ("{", "[") and may_be != {"string"}:
         try:
             return yaml.safe_load(only)
         except yaml.YAMLError:
-            raise ValueError(f"got {only}, which is no YAML") from None
+            if "string" not in may_be:
+                raise ValueError(f"got {only}, which is no YAML") from None
     if only in ("null", "None") and "null" in may_be:
         return None
     if "array" in may_be and (only is None or not _is_one(schema, only)):

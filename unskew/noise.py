@@ -25,6 +25,13 @@ def cell_generator(prompt_text: str, seed: int) -> torch.Generator:
 
 def cell_noise(cells: Sequence[tuple[str, int]], latent_shape_chw: tuple[int, ...]) -> Tensor:
     """(b, c, h, w) standard normal fp32 latents, one row a (prompt_text, seed) cell."""
-    return torch.stack(
-        [torch.randn(latent_shape_chw, generator=cell_generator(*cell)) for cell in cells]
-    )
+    return noise_of([cell_generator(*cell) for cell in cells], latent_shape_chw)
+
+
+def noise_of(generators: Sequence[torch.Generator], latent_shape_chw: tuple[int, ...]) -> Tensor:
+    """(b, c, h, w) standard normal fp32 latents, one row a generator, which then go on from there.
+
+    A sampler that adds noise on the way must take these same generators: fresh ones of the same
+    cells would add the first noise once more.
+    """
+    return torch.stack([torch.randn(latent_shape_chw, generator=g) for g in generators])

@@ -182,12 +182,15 @@ def open_run(
     passed: Sequence[str],
     inputs: Mapping[str, str],
     facts: Mapping[str, Any] = NOTHING,
+    may_change: Sequence[str] = (),
 ) -> Run:
     """Begin a run in `folder`, or go on with the one that is there.
 
     `settings` are the resolved ones, `passed` the dotted names given on the command line,
     `inputs` name -> sha256 of what is read, `facts` what was chosen and why. Settings and inputs
-    must be those of the attempt before, if it made anything; versions and facts may differ.
+    must be those of the attempt before, if it made anything; versions and facts may differ, and
+    so may what is named in `may_change` (dotted, with all inside it): a run that was complete is
+    then begun again.
     Raises UserError when they differ, when the folder holds something else, or when another
     process is at work in it.
     """
@@ -196,9 +199,10 @@ def open_run(
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock_folder(folder)
     try:
-        earlier = _earlier_attempt(folder, asked)
+        earlier = _earlier_attempt(folder, asked, may_change)
         manifest_path = folder / MANIFEST
         complete = earlier is not None and earlier["status"] == "complete"
+        complete = complete and not _differences(earlier or {}, asked)
         if not complete:
             _sweep(folder)
             write_json_atomic(manifest_path, _manifest(asked, passed, facts, earlier))
@@ -271,7 +275,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _earlier_attempt(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+def _earlier_attempt(
+    folder: Path, asked: dict[str, Any], may_change: Sequence[str]
+) -> dict[str, Any] | None:
     """The manifest to go on from; None where nothing has been made yet."""
     visible = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
     if MANIFEST not in visible:
@@ -282,19 +288,25 @@ def _earlier_attempt(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | No
             )
         return None
     manifest = read_manifest(folder)
-    old = _flat({name: manifest.get(name) for name in asked})
-    new = _flat(asked)
-    paths = [path for path in {**old, **new} if old.get(path, MISSING) != new.get(path, MISSING)]
-    if not paths:
+    free = tuple(f"{name}." for name in may_change)
+    found = _differences(manifest, asked)
+    lines = [f"  {path}: {change}" for path, change in found if not f"{path}.".startswith(free)]
+    if not lines:
         return manifest
     if visible == {MANIFEST} and manifest["status"] != "complete":
         return None
-    lines = [f"  {p}: {old.get(p, MISSING)} -> {new.get(p, MISSING)}" for p in paths]
     raise UserError(
         f"{folder} was made with other settings or inputs (there -> now):\n"
         + "\n".join(lines)
         + "\nGive another folder, ask for the same again, or delete this one."
     )
+
+
+def _differences(manifest: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, str]]:
+    """(dotted path, "there -> now") of all in which a manifest is not what is asked."""
+    old, new = (_flat({name: said.get(name) for name in asked}) for said in (manifest, asked))
+    pairs = [(p, old.get(p, MISSING), new.get(p, MISSING)) for p in {**old, **new}]
+    return [(path, f"{there} -> {now}") for path, there, now in pairs if there != now]
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, str]:

@@ -1,0 +1,300 @@
+"""All that a study reads, looked over before the first picture is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unskew.attributes import SUBJECT, Attribute, load_attribute
+from unskew.bases import base_facts, resolve_base
+from unskew.errors import UserError
+from unskew.evaluate.arms import arm_facts, check_arm, cut_prompts
+from unskew.evaluate.cells import StudyPlan, check_plan
+from unskew.evaluate.classifiers.exemplar import (
+    FEATURE_PX,
+    ExemplarClassifier,
+    Readings,
+    fit_folder,
+    pixel_features,
+)
+from unskew.evaluate.classify import ArmPictures, Classifier, Reader
+from unskew.evaluate.elsewhere import Found, check_whole, find_pictures
+from unskew.evaluate.generate import Cell, Sampler
+from unskew.evaluate.options import StudySettings
+from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype
+from unskew.prompts import Prompt, Suite, load_suites
+from unskew.runs import sha256_file
+from unskew.settings import config_path
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that can begin."""
+
+    settings: StudySettings
+    plan: StudyPlan
+    cells: tuple[Cell, ...]
+    base: Path | None
+    """Folder of the base; None where every arm's pictures were made elsewhere."""
+    found: Mapping[str, Found]
+    """Arm -> its pictures, of arms from folders."""
+    readers: tuple[Reader, ...]
+    device: torch.device
+    dtype: torch.dtype
+    inputs: Mapping[str, str]
+    """sha256 of what a picture or reading depends on."""
+    facts: Mapping[str, Any]
+    words: tuple[str, ...]
+    """What to say before the work begins."""
+
+    @property
+    def images(self) -> Path:
+        """Folder of the pictures that are drawn here, one folder an arm."""
+        return self.settings.out / "images"
+
+    @property
+    def sampler(self) -> Sampler:
+        """How pictures are drawn."""
+        s = self.settings
+        return Sampler(s.steps, s.guidance, s.resolution_px, s.batch)
+
+    def pictures(self, arm: str) -> ArmPictures:
+        """The pictures of an arm that are there now."""
+        if arm in self.found:
+            found = self.found[arm]
+            return ArmPictures(arm, found.files, found.sha256, found.broken)
+        files = {cell: cell.file(self.images / arm) for cell in self.cells}
+        return ArmPictures(arm, {c: file for c, file in files.items() if file.exists()}, {}, {})
+
+    def cells_of(self, role: str) -> list[Cell]:
+        """The cells of suites with this role."""
+        roles = self.plan.suite_roles
+        return [cell for cell in self.cells if roles[cell.prompt.suite] == role]
+
+
+def look_over(settings: StudySettings) -> Study:
+    """Read and check all that a study depends on. Raises UserError; writes nothing."""
+    if not settings.arms:
+        raise UserError("arms must name at least one arm, got none")
+    suites = _load_suites(settings)
+    prompts = tuple(prompt for suite in suites for prompt in suite.prompts)
+    attributes = _attributes_of(prompts)
+    cells = tuple(
+        Cell(prompt, settings.suites[suite.name].first_seed + number)
+        for suite in suites
+        for prompt in suite.prompts
+        for number in range(settings.suites[suite.name].seeds)
+    )
+    _check_entries(settings, suites)
+    adapters = {
+        key: sha
+        for name, arm in settings.drawn.items()
+        for key, sha in check_arm(name, arm, prompts).items()
+    }
+    base = _base(settings) if settings.drawn else None
+    readers, labels = make_readers(settings, attributes)
+    found = {
+        name: find_pictures(name, arm.folder, arm.names, arm.metadata, cells)
+        for name, arm in settings.arms.items()
+        if arm.folder is not None
+    }
+    for name, pictures in found.items():
+        if settings.broken == "stop":
+            check_whole(name, pictures)
+    facts_of = {
+        name: found[name].facts(len(cells)) if name in found else arm_facts(name, arm, adapters)
+        for name, arm in settings.arms.items()
+    }
+    plan = StudyPlan(
+        baseline=next(iter(settings.arms)),
+        arms=tuple(settings.arms),
+        prompts=prompts,
+        suite_roles={s.name: s.role for s in suites},
+        attributes=attributes,
+        seeds={s.name: settings.suites[s.name].seeds for s in suites},
+        primaries=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.primaries),
+        gate=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.gate),
+        margins=settings.margins,
+        settings=settings.model_dump(mode="json", exclude={"relabel"}),
+        arm_facts={name: facts for name, facts in facts_of.items() if facts},
+    )
+    check_plan(plan)
+    device, device_reason = choose_device()
+    dtype, dtype_reason = _dtype(settings, device)
+    counts = ", ".join(f"{s.name} {len(s.prompts)} x {plan.seeds[s.name]}" for s in suites)
+    study = Study(
+        settings=settings,
+        plan=plan,
+        cells=cells,
+        base=base,
+        found=found,
+        readers=readers,
+        device=device,
+        dtype=dtype,
+        inputs={**({"base": base_sha256(base)} if base else {}), **adapters, **labels},
+        facts={
+            **({"device": device_reason, "dtype": dtype_reason} if base else {}),
+            **(base_facts(base) if base else {}),
+            "pictures_per_arm": len(cells),
+        },
+        words=(
+            *((f"device: {device_reason}", f"dtype: {dtype_reason}") if base else ()),
+            f"{len(settings.arms)} arms x {len(cells)} pictures: {counts}",
+            *_words_on_folders(found, len(cells)),
+            *(cut_prompts(base, settings.drawn, prompts, settings.negative_prompt) if base else ()),
+        ),
+    )
+    _check_controls(study)
+    return study
+
+
+def make_readers(
+    settings: StudySettings, attributes: Mapping[str, Attribute]
+) -> tuple[tuple[Reader, ...], dict[str, str]]:
+    """The study's classifiers, each with what it is asked, and sha256 of what they are made of.
+
+    An attribute is read by the first classifier that can read it.
+    """
+    metadata = settings.exemplars / "metadata.jsonl"
+    if not metadata.is_file():
+        raise UserError(
+            f"exemplars: {settings.exemplars} has no metadata.jsonl: `unskew data` writes Emoji "
+            "World's; for your own give a folder of labelled pictures"
+        )
+    inputs = {"exemplars": sha256_file(metadata)}
+    values = {id: attribute.values for id, attribute in attributes.items()}
+    classifiers: list[Classifier] = [_AnySize(fit_folder(settings.exemplars, values))]
+    readers = []
+    wanted: dict[str, tuple[str, ...] | None] = {SUBJECT: None, **values}
+    for classifier in classifiers:
+        mine = {id: wanted.pop(id) for id in classifier.attributes if id in wanted}
+        identity = json.dumps([classifier.name, inputs, {id: mine[id] for id in sorted(mine)}])
+        readers.append(Reader(classifier, mine, hashlib.sha256(identity.encode()).hexdigest()))
+    unread = [id for id in wanted if id != SUBJECT]
+    if unread:
+        raise UserError(
+            f"no classifier reads {', '.join(unread)}: give one that does, or leave it out of the "
+            "prompts' attributes"
+        )
+    return tuple(readers), inputs
+
+
+@dataclass(frozen=True)
+class _AnySize:
+    """The exemplar classifier for pictures of different sizes."""
+
+    of_one_size: ExemplarClassifier
+
+    @property
+    def name(self) -> str:
+        return self.of_one_size.name
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.of_one_size.labels)
+
+    def read(
+        self, images: Sequence[NDArray[np.uint8]], attributes: Sequence[str]
+    ) -> Mapping[str, Readings]:
+        side = FEATURE_PX
+        pixels = [pixel_features(i[None]).reshape(side, side, 3) * 255 for i in images]
+        return self.of_one_size.read(np.stack(pixels).round().astype(np.uint8), attributes)
+
+
+def _load_suites(settings: StudySettings) -> tuple[Suite, ...]:
+    file = settings.prompts if settings.prompts.exists() else config_path(str(settings.prompts))
+    try:
+        suites = load_suites(file, tuple(settings.suites))
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{file}: a prompt holds half of a character ({error.object[error.start]!r}), which "
+            "no file can: write it out"
+        ) from None
+    return tuple(
+        Suite(s.name, s.role, _evenly(s.prompts, settings.suites[s.name].prompts)) for s in suites
+    )
+
+
+def _evenly(prompts: Sequence[Prompt], limit: int) -> tuple[Prompt, ...]:
+    if not 0 < limit < len(prompts):
+        return tuple(prompts)
+    return tuple(prompts[i * len(prompts) // limit] for i in range(limit))
+
+
+def _attributes_of(prompts: Sequence[Prompt]) -> dict[str, Attribute]:
+    ids = dict.fromkeys(a for p in prompts for a in p.attributes)
+    return {id: load_attribute(id) for id in ids if id != SUBJECT}
+
+
+def _check_entries(settings: StudySettings, suites: Sequence[Suite]) -> None:
+    known = {f"{a}@{s.name}" for s in suites for p in s.prompts for a in p.attributes}
+    for entry in (*settings.primaries, *settings.gate):
+        if entry not in known:
+            raise UserError(
+                f"primaries and gate must name an attribute of a suite that is drawn, got "
+                f"{entry!r} (allowed: {', '.join(sorted(known))})"
+            )
+
+
+def _base(settings: StudySettings) -> Path:
+    base = resolve_base(
+        settings.base,
+        revision=settings.base_revision,
+        config=settings.base_config,
+        cache=settings.cache,
+    )
+    check_base(base)
+    return base
+
+
+def _dtype(settings: StudySettings, device: torch.device) -> tuple[torch.dtype, str]:
+    if settings.dtype == "auto":
+        return choose_dtype(device)
+    return DTYPES[settings.dtype], f"{settings.dtype} (as given)"
+
+
+def _words_on_folders(found: Mapping[str, Found], planned: int) -> list[str]:
+    words = []
+    for name, pictures in found.items():
+        said = f"arm {name}: {len(pictures.files)} of {planned} pictures in {pictures.folder}"
+        said += f", paired by {pictures.paired_by}"
+        if pictures.broken:
+            said += f"; {len(pictures.broken)} cannot be read and count as unreadable"
+        if pictures.strangers:
+            said += f"; {pictures.strangers} others belong to no cell and are left alone"
+        words.append(said)
+    return words
+
+
+def control_cells(study: Study) -> list[Cell]:
+    """The control cells of prompts whose pictures are whole in every arm: drift compares these."""
+    lacking = {
+        cell.prompt.id
+        for found in study.found.values()
+        for cell in study.cells_of("control")
+        if cell not in found.files or cell in found.broken
+    }
+    return [cell for cell in study.cells_of("control") if cell.prompt.id not in lacking]
+
+
+def _check_controls(study: Study) -> None:
+    """Raise UserError where drift cannot be measured for want of pictures."""
+    there = {(cell.prompt.suite, cell.prompt.id) for cell in control_cells(study)}
+    for suite, role in study.plan.suite_roles.items():
+        whole = sum(name == suite for name, _ in there)
+        if role == "control" and study.found and study.plan.treated and whole < 2:
+            raise UserError(
+                f"suite {suite!r}: {whole} of its {len(study.plan.prompts_of(suite))} prompts have "
+                "all their pictures in every arm, and drift needs two: add the missing pictures, "
+                "or leave this suite out"
+            )
