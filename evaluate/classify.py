@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unskew.attributes import SUBJECT
-from unskew.evaluate.classifiers.exemplar import ExemplarClassifier
+from unskew.evaluate.classifiers.reading import Classifier, Images, Readings
 from unskew.evaluate.generate import Cell
 from unskew.runs import atomic_path, sha256_file
 
@@ -31,39 +31,61 @@ SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
         ("classifier", pa.string()),
         ("image_sha256", pa.string()),
+        ("warning", pa.string()),
     ]
 )
 
 
 def read_arm(
-    arm: str, cells: Sequence[Cell], arm_folder: Path, classifier: ExemplarClassifier
+    arm: str, cells: Sequence[Cell], arm_folder: Path, classifiers: Sequence[Classifier]
 ) -> list[dict[str, object]]:
-    """One row a picture and attribute: the attributes of its prompt, and its subject."""
+    """One row a picture and attribute that has a reader: those of its prompt, and its subject.
+
+    A picture of which nothing is read has one row without an attribute: it is there, no more.
+    """
     rows: list[dict[str, object]] = []
     for part in _parts(cells):
         images = load_images(part, arm_folder)
         wanted = list(dict.fromkeys(a for cell in part for a in cell.prompt.attributes))
-        readings = classifier.read(images, [SUBJECT, *wanted])
+        readings = read_with(classifiers, images, [SUBJECT, *wanted])
         for n, cell in enumerate(part):
-            sha256 = sha256_file(cell.file(arm_folder))
-            for attribute in (SUBJECT, *cell.prompt.attributes):
-                reading = readings[attribute]
-                k = int(reading.value_n[n])
-                rows.append(
-                    {
-                        "arm": arm,
-                        "prompt_id": cell.prompt.id,
-                        "suite": cell.prompt.suite,
-                        "seed": cell.seed,
-                        "attribute": attribute,
-                        "value": reading.values[k] if k >= 0 else None,
-                        "readable": k >= 0,
-                        "probabilities": reading.probability_nk[n].tolist() if k >= 0 else None,
-                        "classifier": classifier.name,
-                        "image_sha256": sha256,
-                    }
-                )
+            picture = {
+                "arm": arm,
+                "prompt_id": cell.prompt.id,
+                "suite": cell.prompt.suite,
+                "seed": cell.seed,
+                "image_sha256": sha256_file(cell.file(arm_folder)),
+            }
+            read = [a for a in (SUBJECT, *cell.prompt.attributes) if a in readings]
+            rows += [{**picture, **_row(attribute, *readings[attribute], n)} for attribute in read]
+            if not read:
+                rows.append({**picture, "readable": False})
     return rows
+
+
+def read_with(
+    classifiers: Sequence[Classifier], images: Images, wanted: Sequence[str]
+) -> dict[str, tuple[str, Readings]]:
+    """Attribute -> (classifier's name, its readings), of those wanted that one of them reads."""
+    found: dict[str, tuple[str, Readings]] = {}
+    for classifier in classifiers:
+        asked = [attribute for attribute in wanted if attribute in classifier.attributes]
+        if asked:
+            readings = classifier.read(images, asked)
+            found |= {attribute: (classifier.name, readings[attribute]) for attribute in asked}
+    return found
+
+
+def _row(attribute: str, classifier: str, readings: Readings, n: int) -> dict[str, object]:
+    k = int(readings.value_n[n])
+    return {
+        "attribute": attribute,
+        "value": readings.values[k] if k >= 0 else None,
+        "readable": k >= 0,
+        "probabilities": readings.probability_nk[n].tolist() if k >= 0 else None,
+        "classifier": classifier,
+        "warning": readings.warnings.get(n),
+    }
 
 
 def load_images(cells: Sequence[Cell], arm_folder: Path) -> NDArray[np.uint8]:

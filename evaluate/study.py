@@ -20,7 +20,12 @@ from unskew.adapters import adapter_file, load_adapter
 from unskew.attributes import SUBJECT, Attribute, load_attribute
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
-from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, fit_folder
+from unskew.evaluate.classifiers.options import (
+    ClassifierSettings,
+    check_readers,
+    load_classifier,
+)
+from unskew.evaluate.classifiers.reading import Classifier
 from unskew.evaluate.classify import pooled_pixels, read_arm, write_readings
 from unskew.evaluate.generate import (
     Cell,
@@ -80,8 +85,8 @@ class StudySettings(Settings):
     """Suite name -> how much of it is drawn."""
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
-    exemplars: Path = Path("runs/emoji-exemplars")
-    """Labelled pictures that the classifier reads with; `unskew data` writes Emoji World's."""
+    classifiers: dict[str, ClassifierSettings]
+    """Name -> a reader of attributes; each attribute that is measured has exactly one."""
     steps: Annotated[int, Field(ge=1)] = 12
     """Denoising steps a picture."""
     guidance: Annotated[float, Field(ge=1)] = 2.0
@@ -122,9 +127,12 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         cache=settings.cache,
     )
     inputs = _check_inputs(settings, base)
-    classifier = fit_folder(settings.exemplars, {id: a.values for id, a in attributes.items()})
-    plan = _plan(settings, suites, attributes)
     device, device_reason = choose_device()
+    classifiers = _load_classifiers(settings, attributes, device)
+    inputs |= {
+        f"classifier {n}": c.name for n, c in zip(settings.classifiers, classifiers, strict=True)
+    }
+    plan = _plan(settings, suites, attributes)
     dtype, dtype_reason = _dtype(settings, device)
     print(f"device: {device_reason}\ndtype: {dtype_reason}")
     print(
@@ -145,7 +153,7 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         facts=facts,
     ) as run:
         _draw_arms(settings, base, cells, run, device, dtype)
-        results = _judge(settings, plan, cells, classifier, run)
+        results = _judge(settings, plan, cells, classifiers, run)
         neutral = [cell for cell in cells if plan.suite_roles[cell.prompt.suite] == "neutral"]
         if neutral:
             write_pairs(plan.arms, neutral, run.folder / "images", run.folder / "pairs.png")
@@ -195,12 +203,12 @@ def _judge(
     settings: StudySettings,
     plan: StudyPlan,
     cells: Sequence[Cell],
-    classifier: ExemplarClassifier,
+    classifiers: Sequence[Classifier],
     run: Run,
 ) -> Results:
     """Read every picture and compute the results."""
     images = run.folder / "images"
-    rows = [row for arm in settings.arms for row in read_arm(arm, cells, images / arm, classifier)]
+    rows = [row for arm in settings.arms for row in read_arm(arm, cells, images / arm, classifiers)]
     readings = write_readings(rows, run.folder / "readings.parquet")
     controls = [cell for cell in cells if plan.suite_roles[cell.prompt.suite] == "control"]
     features = {arm: pooled_pixels(controls, images / arm) for arm in settings.arms}
@@ -226,6 +234,23 @@ def _evenly(prompts: Sequence[Any], limit: int) -> tuple[Any, ...]:
 def _attributes_of(suites: Sequence[Suite]) -> dict[str, Attribute]:
     ids = dict.fromkeys(a for s in suites for p in s.prompts for a in p.attributes)
     return {id: load_attribute(id) for id in ids if id != SUBJECT}
+
+
+def _load_classifiers(
+    settings: StudySettings, attributes: Mapping[str, Attribute], device: torch.device
+) -> list[Classifier]:
+    """The readers, each checked for what it must read. Raises UserError."""
+    check_readers(settings.classifiers, tuple(attributes))
+    loaded = []
+    for name, asked in settings.classifiers.items():
+        more = [id for id in asked.attributes if id not in attributes and id != SUBJECT]
+        values = {id: a.values for id, a in attributes.items()}
+        values |= {id: load_attribute(id).values for id in more}
+        try:
+            loaded.append(load_classifier(asked, values, device))
+        except UserError as error:
+            raise UserError(f"classifiers.{name}: {error}") from error
+    return loaded
 
 
 def _plan(
@@ -254,7 +279,7 @@ def _plan(
 
 
 def _check_inputs(settings: StudySettings, base: Path) -> dict[str, str]:
-    """sha256 of all that a picture or reading depends on. Raises UserError for what is missing."""
+    """sha256 of all that a picture depends on. Raises UserError for what is missing."""
     if len(settings.arms) < 1:
         raise UserError("arms must name at least one arm, got none")
     check_base(base)
@@ -269,13 +294,6 @@ def _check_inputs(settings: StudySettings, base: Path) -> dict[str, str]:
                 "(`unskew train`), or give another folder"
             )
         inputs[f"adapter {name}"] = sha256_file(file)
-    metadata = settings.exemplars / "metadata.jsonl"
-    if not metadata.is_file():
-        raise UserError(
-            f"exemplars: {settings.exemplars} has no metadata.jsonl: `unskew data` writes Emoji "
-            "World's; for your own give a folder of labelled pictures"
-        )
-    inputs["exemplars"] = sha256_file(metadata)
     return inputs
 
 
