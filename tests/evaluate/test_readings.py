@@ -63,6 +63,7 @@ class Fixed:
         self.name, self.attributes = name, attributes
 
     def read(self, images: Images, attributes: Sequence[str]) -> dict[str, Readings]:
+        """Index 0 for each picture."""
         check_asked(self.name, self.attributes, attributes, "no")
         n = len(images)
         return {

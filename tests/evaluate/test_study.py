@@ -136,7 +136,7 @@ def _folders(images: Path) -> list[str]:
         (["--classifiers.exemplars.attributes", "subject"], "presentation is measured, but none"),
         (
             ["--classifiers.exemplars.kind", "oracle"],
-            "classifiers.exemplars.kind must be exemplars",
+            "exemplars.kind must be exemplars",
         ),
         (["--prompts", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["--primaries", "presentation@held_out"], "presentation@held_out"),
