@@ -46,8 +46,8 @@ class ImageModelClassifier:
         batches = []
         with torch.inference_mode():
             for part in parts(images, self.batch):
-                pixels = self.processor(images=part, return_tensors="pt")["pixel_values"]
-                logits = self.model(pixel_values=pixels.to(self.model.device)).logits
+                inputs = self.processor(images=part, return_tensors="pt").to(self.model.device)
+                logits = self.model(**inputs).logits
                 batches.append(logits.float().softmax(dim=1).cpu().numpy())
         label_nl = np.concatenate(batches)
         found = {}

@@ -60,9 +60,8 @@ class ZeroShotClassifier:
 
     def _embedded(self, images: Images) -> Tensor:
         """(n, d) unit embeddings of pictures."""
-        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
-        device = self.model.device
-        return unit(pooled(self.model.get_image_features(pixel_values=pixels.to(device))))
+        inputs = self.processor(images=list(images), return_tensors="pt").to(self.model.device)
+        return unit(pooled(self.model.get_image_features(**inputs)))
 
 
 def parts(images: Images, batch: int) -> Iterator[list[NDArray[np.uint8]]]:
@@ -107,8 +106,8 @@ def load_zero_shot(
             "give a CLIP or SigLIP"
         )
     tokenizer = load_tokenizer(AutoTokenizer, model, revision)
-    # SigLIP was trained on texts padded to full length, and reads others badly.
-    padding = "max_length" if loaded.config.model_type.startswith("siglip") else True
+    # SigLIP was trained on texts padded to full length, padding read too, and reads others badly.
+    padded = loaded.config.model_type.startswith("siglip")
     described = {}
     for attribute, by_value in phrases.items():
         order = (*values[attribute], *([UNREADABLE] if UNREADABLE in by_value else []))
@@ -117,9 +116,11 @@ def load_zero_shot(
             texts = [t.replace("{x}", phrase) for t in templates for phrase in by_value[value]]
             words = tokenizer(
                 texts,
-                padding=padding,
+                padding="max_length" if padded else True,
                 truncation=True,
                 max_length=loaded.config.text_config.max_position_embeddings,
+                return_attention_mask=not padded,
+                return_token_type_ids=False,
                 return_tensors="pt",
             ).to(device)
             with torch.inference_mode():
