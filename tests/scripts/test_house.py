@@ -29,7 +29,8 @@ def setup_cfg() -> configparser.ConfigParser:
 @cache
 def owners() -> dict[str, set[str]]:
     """Top-level name -> the installed distributions that bring it."""
-    found = importlib.metadata.packages_distributions()
+    found = dict(importlib.metadata.packages_distributions())
+    found["dlib"] = ["dlib-bin"]  # whose own list names a part of it only
     return {name: set(map(normalised, distributions)) for name, distributions in found.items()}
 
 

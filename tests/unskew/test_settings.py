@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import hypothesis
 import pydantic
@@ -36,24 +36,6 @@ class Lora(Settings):
     """Which layers."""
 
 
-class Ruler(Settings):
-    """Reads lengths."""
-
-    kind: Literal["ruler"]
-    """By marks."""
-    marks: int = pydantic.Field(10, ge=2)
-    """How many."""
-
-
-class Scale(Settings):
-    """Reads weights."""
-
-    kind: Literal["scale"]
-    """By a spring."""
-    spring: Path
-    """Where its force stands."""
-
-
 class Training(Settings):
     """A program's settings, with every kind of field that programs use."""
 
@@ -79,8 +61,6 @@ class Training(Settings):
     """Adapters to compare."""
     by_name: dict[str, Lora] = {}
     """Adapters with names."""
-    tools: dict[str, Annotated[Ruler | Scale, pydantic.Field(discriminator="kind")]] = {}
-    """What measures."""
     gate: bool = False
     """Whether the exit code says the verdict."""
 
@@ -290,51 +270,6 @@ def test_a_broken_file_is_an_error_and_runs_nothing(asked: Ask, text: str, messa
     """YAML's traps are errors: a key given twice, a list, a tag that would run code."""
     with pytest.raises(UserError, match=message):
         asked(text=text)
-
-
-TOOLS = GOOD + "tools: {long: {kind: ruler}, heavy: {kind: scale, spring: s.txt}}\n"
-
-
-def test_settings_of_several_kinds_are_read_by_their_kind(
-    asked: Ask, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The file, the command line and --help know what each kind has."""
-    words = ["--tools.long.marks", "5", "--tools.heavy.spring=t.txt"]
-    resolved = asked(*words, text=TOOLS)
-    assert resolved.settings.tools == {
-        "long": Ruler(kind="ruler", marks=5),
-        "heavy": Scale(kind="scale", spring=Path("t.txt")),
-    }
-    assert resolved.passed == ("tools.long.marks", "tools.heavy.spring")
-    with pytest.raises(SystemExit):
-        asked("--help", text=TOOLS)
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--tools.long.marks INTEGER>=2 How many. (default: 10)" in text
-    assert "--tools.heavy.spring PATH" in text
-    assert "--tools.heavy.marks" not in text
-
-
-def test_errors_of_several_kinds_name_setting_and_kind(asked: Ask, tmp_path: Path) -> None:
-    """A kind's own settings are checked, and what no kind has is none."""
-    text = """
-tools:
-  a: {kind: ruler, marks: 1}
-  b: {kind: scale, sprang: s.txt}
-  c: {kind: clock}
-  d: {marks: 3}
-  e: 4
-  f: {kind: ruler, marks: yes}
-"""
-    told = problems(asked, text=GOOD + text)
-    assert [problem.removesuffix(f" ({tmp_path / 'train.yaml'})") for problem in told] == [
-        "tools.f.marks must be an integer >= 2, got true",
-        "tools.a.marks must be an integer >= 2, got 1",
-        "tools.b.spring must be given: a path",
-        "tools.b.sprang is no setting; perhaps you meant tools.b.spring",
-        "tools.c.kind must be ruler or scale, got clock",
-        "tools.d.kind must be given: ruler or scale",
-        "tools.e must be a mapping, got 4",
-    ]
 
 
 def test_another_file_can_be_named(asked: Ask, tmp_path: Path) -> None:
