@@ -39,18 +39,15 @@ def _resized(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class ExemplarClassifier:
-    """Reads every attribute that its exemplars are labelled with, `subject` among them."""
+    """Reads what its exemplars are labelled with; that is always `subject`, and attributes."""
 
     name: str
     features_nd: NDArray[np.float32]
     """(n, d) the exemplars' pixels."""
     labels: Mapping[str, tuple[tuple[str, ...], NDArray[np.int64]]]
     """Attribute -> (values, (n,) index of each exemplar's value, -1 where it has none)."""
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """What its exemplars are labelled with."""
-        return tuple(self.labels)
+    attributes: tuple[str, ...]
+    """What it reads: of its exemplars' labels all, or those that were asked for."""
 
     @cached_property
     def _between_subjects_n(self) -> NDArray[np.float32]:
@@ -122,7 +119,7 @@ def fit(
         names = tuple(values.get(attribute, found))
         index = {value: k for k, value in enumerate(names)}
         encoded[attribute] = (names, np.array([index[v] if v is not None else -1 for v in column]))
-    return ExemplarClassifier(name, pixel_features(images), encoded)
+    return ExemplarClassifier(name, pixel_features(images), encoded, tuple(encoded))
 
 
 def fit_folder(folder: Path, attributes: Mapping[str, Sequence[str]]) -> ExemplarClassifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -172,7 +173,7 @@ def load_classifier(
         raise UserError(f"a classifier of kind {settings.kind} cannot read subject: exemplars can")
     match settings:
         case ExemplarSettings():
-            return fit_folder(settings.folder, values)
+            return replace(fit_folder(settings.folder, values), attributes=settings.attributes)
         case FaceSettings():
             _check_ages(settings)
             return load_faces(
