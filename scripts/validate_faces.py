@@ -2,6 +2,7 @@
 
     pip install 'unskew[faces]'
     python scripts/validate_faces.py --pictures FOLDER     # writes its block of docs/validation.md
+    python scripts/validate_faces.py --pictures FOLDER --readings FILE.csv     # and every reading
 
 FOLDER has base/NN.jpg and debiased/NN.jpg, the same number drawn from the same noise, and
 published_readings.csv with the columns arm, pair, presentation_bar (blue = man, red = woman),
@@ -65,6 +66,8 @@ class Picture:
     """Whether our finder found one."""
     value: str | None
     """What our reader says; None is unreadable."""
+    woman: float | None
+    """The probability of "woman"."""
     skin: SkinColour | None
 
 
@@ -73,12 +76,34 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--page", type=Path, default=Path("docs/validation.md"))
+    parser.add_argument("--readings", type=Path, help="CSV to write what each picture reads as")
     asked = parser.parse_args(argv)
     pictures = read(asked.pictures)
     block = block_of(pictures)
     print(block)
     put(asked.page, ROW, block)
+    if asked.readings:
+        table = pd.DataFrame([_line_of(picture) for picture in pictures])
+        table.to_csv(asked.readings, index=False, float_format="%.2f")
     return 0
+
+
+def _line_of(picture: Picture) -> dict[str, object]:
+    skin = picture.skin
+    tone = int(skin.difference_k.argmin()) + 1 if skin else None
+    return {
+        "arm": picture.arm,
+        "pair": picture.pair,
+        "published": _published(picture),
+        "face_found": picture.face,
+        "here": picture.value,
+        "woman": picture.woman,
+        "monk": tone,
+        "difference": skin.difference_k.min() if skin else None,
+        "lightness": skin.lab_3[0] if skin else None,
+        "ita": skin.ita_degrees if skin else None,
+        "warning": skin.warning if skin else None,
+    }
 
 
 def read(folder: Path) -> list[Picture]:
@@ -106,6 +131,7 @@ def read(folder: Path) -> list[Picture]:
             published_face=(row["presentation_confidence"], row["race_confidence"]) != NO_FACE,
             face=faces.finder.find(images[n]) is not None,
             value=VALUES[said.value_n[n]] if said.value_n[n] >= 0 else None,
+            woman=float(said.probability_nk[n, 0]) if said.value_n[n] >= 0 else None,
             skin=skins[n],
         )
         for n, row in enumerate(published)
