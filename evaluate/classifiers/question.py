@@ -25,6 +25,7 @@ from unskew.evaluate.classifiers.weights import load_model, load_processor, pin
 from unskew.evaluate.classifiers.zero_shot import UNREADABLE, parts
 
 Tokens = tuple[int, ...]
+TWO_WAY = ("paligemma",)
 
 
 @dataclass(frozen=True)
@@ -153,14 +154,15 @@ def load_question(
     """A reader of the attributes in `questions`; `answers` has attribute -> value -> answers.
 
     The key "unreadable" beside the values has answers such as "cannot tell". Raises UserError when
-    the model does not read pictures and words, or is no decoder.
+    the model does not read pictures and words, or does not go on with the prompt.
     """
     name = f"question {pin(model, revision)}"
     loaded = load_model(AutoModelForImageTextToText, model, revision, device)
-    if getattr(loaded.config, "is_encoder_decoder", False):
+    # PaliGemma reads prompt and answer in both directions, so a word would be seen beforehand.
+    if getattr(loaded.config, "is_encoder_decoder", False) or loaded.config.model_type in TWO_WAY:
         raise UserError(
-            f"{model} writes its answer in a decoder of its own, which is not supported: give a "
-            "model that goes on with the prompt, such as LLaVA, Qwen-VL or PaliGemma"
+            f"{model} ({loaded.config.model_type}) does not write its answer word after word on "
+            "the prompt, which is not supported: give a model that does, such as LLaVA or Idefics"
         )
     asked = {}
     for attribute, text in questions.items():

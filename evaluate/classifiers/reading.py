@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unskew.errors import UserError
 
-Images = Sequence[NDArray[np.uint8]]
+Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """(h, w, 3) RGB pictures whose sizes may differ; an (n, h, w, 3) array is one too."""
 
 
