@@ -248,7 +248,7 @@ def _published(picture: Picture) -> str:
 
 
 def _changes(pictures: Sequence[Picture]) -> str:
-    readers = {
+    readers: dict[str, dict[tuple[str, int], str | None]] = {
         "published, every bar taken": {(p.arm, p.pair): p.published for p in pictures},
         "published, faces only": {
             (p.arm, p.pair): p.published if p.published_face else None for p in pictures
