@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from unskew.attributes import SUBJECT
 from unskew.errors import UserError
-from unskew.evaluate.classifiers.exemplar import Readings
+from unskew.evaluate.classifiers.reading import Classifier
 from unskew.evaluate.generate import Cell
 from unskew.evaluate.pictures import PictureError, read_picture
 from unskew.runs import atomic_path, sha256_file
@@ -43,28 +43,12 @@ SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
         ("classifier", pa.string()),
         ("image_sha256", pa.string()),
+        ("warning", pa.string()),
     ]
 )
 Row = dict[str, Any]
-KEPT = pa.schema([("picture", pa.int64()), *[SCHEMA.field(n) for n in ("attribute", "value")]])
-KEPT = KEPT.append(SCHEMA.field("probabilities"))
-
-
-class Classifier(Protocol):
-    """Reads attributes off pictures."""
-
-    @property
-    def name(self) -> str:
-        """What readings.parquet says read them."""
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """The attributes that it reads."""
-
-    def read(
-        self, images: Sequence[NDArray[np.uint8]], attributes: Sequence[str]
-    ) -> Mapping[str, Readings]:
-        """Attribute -> readings of (h, w, 3) uint8 RGB pictures, whose sizes may differ."""
+SAID = ("attribute", "value", "probabilities", "warning")
+KEPT = pa.schema([("picture", pa.int64()), *[SCHEMA.field(name) for name in SAID]])
 
 
 @dataclass(frozen=True)
@@ -93,9 +77,10 @@ class ArmPictures:
 def read_arm(
     pictures: ArmPictures, cells: Sequence[Cell], readers: Sequence[Reader], kept: Path
 ) -> pa.Table:
-    """A row a picture and attribute: its prompt's attributes, and its subject.
+    """A row a picture and attribute that has a reader: its prompt's attributes, and its subject.
 
-    `kept` is the folder of what was read before. A picture that cannot be opened is unreadable.
+    `kept` is the folder of what was read before. A picture that cannot be opened is unreadable. One
+    of which nothing is read has a row without an attribute: it is there, no more.
     """
     tables = [_read_part(pictures, part, readers, kept) for part in parts_of(cells)]
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
@@ -116,29 +101,34 @@ def _read_part(
     for reader in readers:
         asked = [tuple(a for a in reader.attributes if _asks(cell, a)) for cell in whole]
         said = _said(pictures, whole, [sha[c] for c in whole], asked, reader, kept)
-        blank = (
-            {"attribute": attribute, "value": None, "probabilities": None, "cell": cell}
+        rows += [
+            {**row, "cell": whole[row.pop("picture")], "classifier": reader.classifier.name}
+            for row in said
+        ]
+        rows += [
+            {"attribute": attribute, "cell": cell, "classifier": reader.classifier.name}
             for cell in there
             if cell in pictures.broken
             for attribute in reader.attributes
             if _asks(cell, attribute)
-        )
-        answers = ({**row, "cell": whole[row.pop("picture")]} for row in said)
-        for row in (*answers, *blank):
-            cell = row.pop("cell")
-            rows.append(
-                {
-                    **row,
-                    "arm": pictures.arm,
-                    "prompt_id": cell.prompt.id,
-                    "suite": cell.prompt.suite,
-                    "seed": cell.seed,
-                    "readable": row["value"] is not None,
-                    "classifier": reader.classifier.name,
-                    "image_sha256": sha[cell],
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+        ]
+    read = {row["cell"] for row in rows}
+    rows += [{"cell": cell} for cell in there if cell not in read]
+    return pa.Table.from_pylist([_placed(row, pictures.arm, sha) for row in rows], schema=SCHEMA)
+
+
+def _placed(row: Row, arm: str, sha256: Mapping[Cell, str]) -> Row:
+    """The row with what says which picture it is about, in place of its cell."""
+    cell = row.pop("cell")
+    return {
+        **row,
+        "arm": arm,
+        "prompt_id": cell.prompt.id,
+        "suite": cell.prompt.suite,
+        "seed": cell.seed,
+        "readable": row.get("value") is not None,
+        "image_sha256": sha256[cell],
+    }
 
 
 def _asks(cell: Cell, attribute: str) -> bool:
@@ -202,6 +192,7 @@ def _read_now(
                     "attribute": attribute,
                     "value": value,
                     "probabilities": probabilities,
+                    "warning": reading.warnings.get(n),
                 }
             )
     return rows

@@ -9,29 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from unskew.attributes import SUBJECT, Attribute, load_attribute
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
 from unskew.evaluate.arms import arm_facts, check_arm, cut_prompts
 from unskew.evaluate.cells import StudyPlan, check_plan
-from unskew.evaluate.classifiers.exemplar import (
-    FEATURE_PX,
-    ExemplarClassifier,
-    Readings,
-    fit_folder,
-    pixel_features,
-)
-from unskew.evaluate.classify import ArmPictures, Classifier, Reader
+from unskew.evaluate.classifiers.options import check_readers, load_classifier
+from unskew.evaluate.classify import ArmPictures, Reader
 from unskew.evaluate.elsewhere import Found, check_whole, find_pictures
 from unskew.evaluate.generate import Cell, Sampler
 from unskew.evaluate.options import StudySettings
 from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype
 from unskew.prompts import Prompt, Suite, load_suites
-from unskew.runs import sha256_file
 from unskew.settings import config_path
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,7 +43,7 @@ class Study:
     device: torch.device
     dtype: torch.dtype
     inputs: Mapping[str, str]
-    """sha256 of what a picture or reading depends on."""
+    """What a picture or reading depends on: sha256, and the names of classifiers."""
     facts: Mapping[str, Any]
     words: tuple[str, ...]
     """What to say before the work begins."""
@@ -102,7 +93,12 @@ def look_over(settings: StudySettings) -> Study:
         for key, sha in check_arm(name, arm, prompts).items()
     }
     base = _base(settings) if settings.drawn else None
-    readers, labels = make_readers(settings, attributes)
+    device, device_reason = choose_device()
+    readers = load_readers(settings, attributes, device)
+    read_by = {
+        f"classifiers.{name}": reader.classifier.name
+        for name, reader in zip(settings.classifiers, readers, strict=True)
+    }
     found = {
         name: find_pictures(name, arm.folder, arm.names, arm.metadata, cells)
         for name, arm in settings.arms.items()
@@ -129,7 +125,6 @@ def look_over(settings: StudySettings) -> Study:
         arm_facts={name: facts for name, facts in facts_of.items() if facts},
     )
     check_plan(plan)
-    device, device_reason = choose_device()
     dtype, dtype_reason = _dtype(settings, device)
     counts = ", ".join(f"{s.name} {len(s.prompts)} x {plan.seeds[s.name]}" for s in suites)
     study = Study(
@@ -141,7 +136,7 @@ def look_over(settings: StudySettings) -> Study:
         readers=readers,
         device=device,
         dtype=dtype,
-        inputs={**({"base": base_sha256(base)} if base else {}), **adapters, **labels},
+        inputs={**({"base": base_sha256(base)} if base else {}), **adapters, **read_by},
         facts={
             **({"device": device_reason, "dtype": dtype_reason} if base else {}),
             **(base_facts(base) if base else {}),
@@ -158,57 +153,28 @@ def look_over(settings: StudySettings) -> Study:
     return study
 
 
-def make_readers(
-    settings: StudySettings, attributes: Mapping[str, Attribute]
-) -> tuple[tuple[Reader, ...], dict[str, str]]:
-    """The study's classifiers, each with what it is asked, and sha256 of what they are made of.
+def load_readers(
+    settings: StudySettings, attributes: Mapping[str, Attribute], device: torch.device
+) -> tuple[Reader, ...]:
+    """The study's classifiers, each with what it is asked. Raises UserError.
 
-    An attribute is read by the first classifier that can read it.
+    Each is checked for what it must read, before anything is drawn.
     """
-    metadata = settings.exemplars / "metadata.jsonl"
-    if not metadata.is_file():
-        raise UserError(
-            f"exemplars: {settings.exemplars} has no metadata.jsonl: `unskew data` writes Emoji "
-            "World's; for your own give a folder of labelled pictures"
-        )
-    inputs = {"exemplars": sha256_file(metadata)}
-    values = {id: attribute.values for id, attribute in attributes.items()}
-    classifiers: list[Classifier] = [_AnySize(fit_folder(settings.exemplars, values))]
+    check_readers(settings.classifiers, tuple(attributes))
     readers = []
-    wanted: dict[str, tuple[str, ...] | None] = {SUBJECT: None, **values}
-    for classifier in classifiers:
-        mine = {id: wanted.pop(id) for id in classifier.attributes if id in wanted}
-        identity = json.dumps([classifier.name, inputs, {id: mine[id] for id in sorted(mine)}])
-        readers.append(Reader(classifier, mine, hashlib.sha256(identity.encode()).hexdigest()))
-    unread = [id for id in wanted if id != SUBJECT]
-    if unread:
-        raise UserError(
-            f"no classifier reads {', '.join(unread)}: give one that does, or leave it out of the "
-            "prompts' attributes"
-        )
-    return tuple(readers), inputs
-
-
-@dataclass(frozen=True)
-class _AnySize:
-    """The exemplar classifier for pictures of different sizes."""
-
-    of_one_size: ExemplarClassifier
-
-    @property
-    def name(self) -> str:
-        return self.of_one_size.name
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return tuple(self.of_one_size.labels)
-
-    def read(
-        self, images: Sequence[NDArray[np.uint8]], attributes: Sequence[str]
-    ) -> Mapping[str, Readings]:
-        side = FEATURE_PX
-        pixels = [pixel_features(i[None]).reshape(side, side, 3) * 255 for i in images]
-        return self.of_one_size.read(np.stack(pixels).round().astype(np.uint8), attributes)
+    for name, asked in settings.classifiers.items():
+        more = [id for id in asked.attributes if id not in attributes and id != SUBJECT]
+        values = {id: a.values for id, a in attributes.items()}
+        values |= {id: load_attribute(id).values for id in more}
+        try:
+            classifier = load_classifier(asked, values, device)
+        except UserError as error:
+            raise UserError(f"classifiers.{name}: {error}") from error
+        mine = {id: values.get(id) for id in asked.attributes if id in attributes or id == SUBJECT}
+        depends = [classifier.name, asked.model_dump(mode="json"), mine]
+        identity = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+        readers.append(Reader(classifier, mine, identity))
+    return tuple(readers)
 
 
 def _load_suites(settings: StudySettings) -> tuple[Suite, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from unskew.evaluate.classifiers.options import ClassifierSettings
 from unskew.evaluate.elsewhere import check_names
 from unskew.evaluate.samplers import SamplerName
 from unskew.evaluate.schema import Margins
@@ -19,7 +20,7 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for 
 WORDS = "{prompt}"
 """What stands for the prompt in a rewrite."""
 OF_DRAWING = ("adapter", "adapters", "rewrite", "negative_prompt")
-OF_READING = ("exemplars", "inputs.exemplars", "classifiers", "inputs.classifiers")
+OF_READING = ("classifiers", "inputs.classifiers")
 """Settings and inputs that change no picture: with `relabel` they may differ from before."""
 
 
@@ -121,8 +122,8 @@ class StudySettings(Settings):
     """Suite name -> how much of it is drawn."""
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
-    exemplars: Path = Path("runs/emoji-exemplars")
-    """Labelled pictures that the classifier reads with; `unskew data` writes Emoji World's."""
+    classifiers: dict[str, ClassifierSettings]
+    """Name -> a reader of attributes; each attribute that is measured has exactly one."""
     sampler: SamplerName = "base"
     """How noise becomes a picture; base is the base's own. Every drawn arm has the same."""
     steps: Annotated[int, Field(ge=1)] = 12

@@ -4,7 +4,7 @@ unskew evaluate                                       # the Emoji World study, a
 python evaluate/paired.py --config configs/emoji/study-quick.yaml
 torchrun --nproc-per-node 2 evaluate/paired.py        # the same, dealt over two processes
 python evaluate/paired.py --suites.trained.seeds 3    # tiny
-python evaluate/paired.py --relabel --exemplars OTHER # read again by another classifier
+python evaluate/paired.py --relabel --classifiers.exemplars.folder OTHER   # read again
 the same command again                                # draws only what is missing
 """
 

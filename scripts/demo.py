@@ -58,7 +58,11 @@ def stages(out: Path, *, short: bool) -> tuple[Stage, ...]:
     exemplars, adapter = out / "emoji-exemplars", lora / "adapter"
     build = {"--out": data, "--exemplars": exemplars}
     train = {"--out": lora, "--dataset": data, "--cache": out / "cache"}
-    judge = {"--out": study, "--exemplars": exemplars, "--arms.adapter.adapter": adapter}
+    judge = {
+        "--out": study,
+        "--classifiers.exemplars.folder": exemplars,
+        "--arms.adapter.adapter": adapter,
+    }
     # Where it is not told, accelerate holds a process to one thread.
     threads = psutil.cpu_count(logical=False) or 1
     launch = ("-m", *LAUNCH, str(threads), _file("unskew.train.lora"))

@@ -53,6 +53,30 @@ def branches(schema: Schema) -> Sequence[Schema]:
     return schema.get("anyOf") or schema.get("oneOf") or [schema]
 
 
+def chosen(schema: Schema, value: object) -> Schema:
+    """Of a tagged union the alternative that the value's tag names; any other schema as it is.
+
+    Where the tag is missing or unknown, one with the settings of all alternatives.
+    """
+    tagged, tag = _tagged(schema)
+    if not tagged:
+        return schema
+    given = inside(value, tag)
+    if isinstance(given, str) and given in tagged:
+        return tagged[given]
+    every = {name: p for branch in tagged.values() for name, p in branch["properties"].items()}
+    every[tag] = {"type": "string", "enum": list(tagged)}
+    return {"type": "object", "properties": every}
+
+
+def _tagged(schema: Schema) -> tuple[dict[str, Schema], str]:
+    """Tag -> alternative of a tagged union, and the setting that holds the tag; else nothing."""
+    tag = schema.get("discriminator", {}).get("propertyName", "")
+    return {
+        branch["properties"][tag]["const"]: branch for branch in schema["oneOf"]
+    } if tag else {}, tag
+
+
 def kinds(schema: Schema) -> set[str]:
     """The JSON types that a value may have."""
     return {branch.get("type", "string") for branch in branches(schema)}
@@ -88,6 +112,7 @@ def parts(schema: Schema, value: object) -> dict[str, Schema]:
     A model has its fields, a list of models its numbers, a mapping of models its keys. Any other
     list or mapping is a leaf.
     """
+    schema = chosen(schema, value)
     for branch in branches(schema):
         absent = value is None and len(branches(schema)) > 1
         if "properties" in branch and not absent:
@@ -127,10 +152,16 @@ def locate(
 ) -> tuple[str, Schema, object]:
     """The dotted path, schema and value of the deepest setting that an error's location names.
 
-    pydantic puts the tried types of a union into a location; those end it.
+    pydantic puts the tried types of a union into a location; those end it, but a tag only says
+    which alternative is meant.
     """
     path: list[str] = []
     for part in location:
+        tagged, _ = _tagged(schema)
+        if part in tagged:
+            schema = tagged[str(part)]
+            continue
+        schema = chosen(schema, value)
         below = next(_below(schema, part), None)
         if below is None:
             break

@@ -25,7 +25,7 @@ from unskew.command_line import perhaps, read_command_line
 from unskew.disk import trouble
 from unskew.errors import UserError
 from unskew.runs import Terminated, sigterm_raises, write_json_atomic
-from unskew.schema import Schema, allowed, kinds, locate, names, parts, schema_of
+from unskew.schema import Schema, allowed, chosen, kinds, locate, names, parts, schema_of
 
 WRONG_USE = 2
 CRASHED = 70
@@ -223,6 +223,12 @@ def _problem(detail: Mapping[str, Any], schema: Schema, values: object) -> tuple
             return path, f"{path} is no setting{perhaps(path, names(schema, values))}"
         case "missing":
             return path, f"{path} must be given: {allowed(part)}"
+        case "union_tag_not_found" | "union_tag_invalid":
+            tag = part["discriminator"]["propertyName"]
+            known = allowed(chosen(part, None)["properties"][tag])
+            if not isinstance(given, dict) or tag not in given:
+                return f"{path}.{tag}", f"{path}.{tag} must be given: {known}"
+            return f"{path}.{tag}", f"{path}.{tag} must be {known}, got {_shown(given[tag])}"
         case "value_error" | "assertion_error":
             said = str(detail["ctx"]["error"])
             return path, f"{path}: {said}, got {_shown(given)}" if path else said

@@ -19,50 +19,35 @@ from PIL import Image
 
 from unskew.attributes import SUBJECT
 from unskew.errors import UserError
+from unskew.evaluate.classifiers.reading import Images, Readings, check_asked
+from unskew.runs import sha256_file
 
 FEATURE_PX = 64
 
 
-@dataclass(frozen=True)
-class Readings:
-    """What a classifier says of one attribute on n pictures."""
-
-    values: tuple[str, ...]
-    """The K values, in the attribute's order."""
-    value_n: NDArray[np.int64]
-    """(n,) index into `values`; -1 where unreadable."""
-    probability_nk: NDArray[np.float32]
-    """(n, K); zeros where unreadable."""
-
-    @property
-    def readable_n(self) -> NDArray[np.bool_]:
-        """(n,) whether the picture could be read."""
-        return self.value_n >= 0
-
-
-def pixel_features(
-    images_nhwc: NDArray[np.uint8], size_px: int = FEATURE_PX
-) -> NDArray[np.float32]:
+def pixel_features(images: Images, size_px: int = FEATURE_PX) -> NDArray[np.float32]:
     """(n, size * size * 3) RGB in [0, 1], pictures of another size averaged or stretched to it."""
-    if images_nhwc.shape[1:3] != (size_px, size_px):
-        images_nhwc = np.stack(
-            [
-                np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BOX))
-                for image in images_nhwc
-            ]
-        )
-    return (images_nhwc.reshape(len(images_nhwc), -1) / 255).astype(np.float32)
+    same = [_resized(image, size_px) for image in images]
+    return (np.stack(same).reshape(len(same), -1) / 255).astype(np.float32)
+
+
+def _resized(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (size_px, size_px):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)
 class ExemplarClassifier:
-    """Reads every attribute that its exemplars are labelled with, `subject` among them."""
+    """Reads what its exemplars are labelled with; that is always `subject`, and attributes."""
 
     name: str
     features_nd: NDArray[np.float32]
     """(n, d) the exemplars' pixels."""
     labels: Mapping[str, tuple[tuple[str, ...], NDArray[np.int64]]]
     """Attribute -> (values, (n,) index of each exemplar's value, -1 where it has none)."""
+    attributes: tuple[str, ...]
+    """What it reads: of its exemplars' labels all, or those that were asked for."""
 
     @cached_property
     def _between_subjects_n(self) -> NDArray[np.float32]:
@@ -82,21 +67,15 @@ class ExemplarClassifier:
         """
         return float(np.median(self._between_subjects_n))
 
-    def read(
-        self, images_nhwc: NDArray[np.uint8], attributes: Sequence[str]
-    ) -> dict[str, Readings]:
-        """Readings of (n, h, w, 3) uint8 RGB pictures, by attribute.
+    def read(self, images: Images, attributes: Sequence[str]) -> dict[str, Readings]:
+        """Readings of pictures, by attribute.
 
         A picture is unreadable when it is past `limit`, and for an attribute that its nearest
         exemplar does not have. Raises UserError for an attribute without labels.
         """
-        unknown = [attribute for attribute in attributes if attribute not in self.labels]
-        if unknown:
-            raise UserError(
-                f"classifier {self.name} cannot read {unknown[0]!r} (its exemplars are labelled "
-                f"with: {', '.join(self.labels)}): add that column to their metadata.jsonl"
-            )
-        squared_nm = _squared_distances(pixel_features(images_nhwc), self.features_nd)
+        advice = "add that column to its exemplars' metadata.jsonl"
+        check_asked(self.name, self.attributes, attributes, advice)
+        squared_nm = _squared_distances(pixel_features(images), self.features_nd)
         nearest_n = squared_nm.argmin(axis=1)
         known_n = squared_nm.min(axis=1) <= self.limit
         temperature = 0.05 * self.limit
@@ -126,7 +105,7 @@ def _squared_distances(a_nd: NDArray[np.float32], b_md: NDArray[np.float32]) -> 
 
 def fit(
     name: str,
-    images_nhwc: NDArray[np.uint8],
+    images: Images,
     labels: Mapping[str, Sequence[str | None]],
     values: Mapping[str, Sequence[str]],
 ) -> ExemplarClassifier:
@@ -140,7 +119,7 @@ def fit(
         names = tuple(values.get(attribute, found))
         index = {value: k for k, value in enumerate(names)}
         encoded[attribute] = (names, np.array([index[v] if v is not None else -1 for v in column]))
-    return ExemplarClassifier(name, pixel_features(images_nhwc), encoded)
+    return ExemplarClassifier(name, pixel_features(images), encoded, tuple(encoded))
 
 
 def fit_folder(folder: Path, attributes: Mapping[str, Sequence[str]]) -> ExemplarClassifier:
@@ -158,8 +137,9 @@ def fit_folder(folder: Path, attributes: Mapping[str, Sequence[str]]) -> Exempla
     labels: dict[str, list[str | None]] = {SUBJECT: [row[SUBJECT] for row in rows]}
     for attribute, values in attributes.items():
         labels[attribute] = [_label(row, attribute, values, metadata) for row in rows]
-    images = np.stack([_open(folder, row["file_name"], metadata) for row in rows])
-    return fit(f"exemplars of {folder.name}", images, labels, attributes)
+    images = [_open(folder, row["file_name"], metadata) for row in rows]
+    name = f"exemplars of {folder.name}, sha256 {sha256_file(metadata)[:12]}"
+    return fit(name, images, labels, attributes)
 
 
 def _label(

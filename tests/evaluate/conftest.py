@@ -58,7 +58,13 @@ def study_on(tiny_people: Path, tmp_path: Path) -> StudyOn:
             "arms": {"base": {}, "adapter": {"adapter": str(tmp_path / "adapter")}},
             "prompts": str(tmp_path / "prompts.yaml"),
             "suites": {"trained": {"seeds": 3}, "explicit": {"seeds": 3}},
-            "exemplars": str(tiny_people),
+            "classifiers": {
+                "exemplars": {
+                    "kind": "exemplars",
+                    "attributes": ["subject", "presentation"],
+                    "folder": str(tiny_people),
+                }
+            },
             "cache": str(tmp_path / "cache"),
             "steps": 2,
             "resolution_px": 16,

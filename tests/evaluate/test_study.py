@@ -104,6 +104,19 @@ def test_a_study_that_lost_pictures_draws_only_those_and_ends_the_same(study: Pa
     assert results(study) == found
 
 
+def test_without_a_reader_of_subjects_nothing_is_said_of_them(study: Path) -> None:
+    """The other rows are those of a study that has one."""
+    assert run(study) == 0
+    with_subjects = results(study)
+    shutil.rmtree(study.parent / "study")
+    assert run(study, "--classifiers.exemplars.attributes", "presentation") == 0
+    without = results(study)
+    assert without["representation"] == with_subjects["representation"]
+    kept = [row for row in with_subjects["fidelity"] if row["attribute"] != "subject"]
+    assert without["fidelity"] == kept != with_subjects["fidelity"]
+    assert without["status"] == "complete"
+
+
 def _folders(images: Path) -> list[str]:
     return [folder.name for folder in (images / "adapter").iterdir()]
 
@@ -116,7 +129,15 @@ def _folders(images: Path) -> list[str]:
         (["--stepps", "3"], "steps"),
         (["--arms.adapter.adapter", "nowhere"], "arms.adapter.adapter"),
         (["--base", "nowhere"], "nowhere is no diffusers folder"),
-        (["--exemplars", "nowhere"], "exemplars: nowhere"),
+        (
+            ["--classifiers.exemplars.folder", "nowhere"],
+            "classifiers.exemplars: exemplar folder nowhere has no metadata.jsonl",
+        ),
+        (["--classifiers.exemplars.attributes", "subject"], "presentation is measured, but none"),
+        (
+            ["--classifiers.exemplars.kind", "oracle"],
+            "exemplars.kind must be exemplars",
+        ),
         (["--prompts", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["--primaries", "presentation@held_out"], "presentation@held_out"),
         (["--guidance", "0.5"], "guidance"),

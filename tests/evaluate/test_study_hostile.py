@@ -17,7 +17,8 @@ import yaml
 from PIL import Image
 
 from unskew.errors import UserError
-from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, Readings
+from unskew.evaluate.classifiers.exemplar import ExemplarClassifier
+from unskew.evaluate.classifiers.reading import Readings
 from unskew.evaluate.classify import ArmPictures, Reader, read_arm
 from unskew.evaluate.generate import Cell
 from unskew.evaluate.paired import main
@@ -134,7 +135,7 @@ def test_a_drawn_picture_that_broke_is_named(
 
 def other_exemplars(study: Path) -> Path:
     """The study's own exemplars, every woman among them relabelled as a man."""
-    own = yaml.safe_load(study.read_text())["exemplars"]
+    own = yaml.safe_load(study.read_text())["classifiers"]["exemplars"]["folder"]
     other = Path(shutil.copytree(own, study.parent / "other"))
     text = (other / "metadata.jsonl").read_text("utf-8")
     (other / "metadata.jsonl").write_text(
@@ -152,12 +153,14 @@ def test_another_classifier_reads_again_what_is_there(
     before, found = pictures(study), results(study)
     times = {f: f.stat().st_mtime_ns for f in (folder / "images").rglob("*.png")}
     other = str(other_exemplars(study))
-    assert run(study, "--exemplars", other) == 2
-    assert "inputs.exemplars" in capsys.readouterr().err
-    assert run(study, "--relabel", "--exemplars", other) == 0
+    asked = ("--classifiers.exemplars.folder", other)
+    assert run(study, *asked) == 2
+    assert "inputs.classifiers.exemplars" in capsys.readouterr().err
+    assert run(study, "--relabel", *asked) == 0
     rows = pd.read_parquet(folder / "readings.parquet")
-    assert "woman" not in set(rows["value"]) and set(rows["classifier"]) == {"exemplars of other"}
-    assert read_manifest(folder)["settings"]["exemplars"] == other
+    [name] = set(rows["classifier"])
+    assert "woman" not in set(rows["value"]) and name.startswith("exemplars of other, sha256 ")
+    assert read_manifest(folder)["settings"]["classifiers"]["exemplars"]["folder"] == other
     assert results(study)["representation"] != found["representation"]
     assert pictures(study) == before
     assert times == {f: f.stat().st_mtime_ns for f in (folder / "images").rglob("*.png")}

@@ -74,7 +74,8 @@ def test_every_study_recipe_draws_its_first_batch(
         for word in (f"--arms.{name}.adapter", str(tmp_path / "adapter"))
     ]
     exemplars = shutil.copytree(tiny_dataset, tmp_path / "exemplars")
-    words = ("--config", str(file), "--base", str(base), "--exemplars", str(exemplars))
+    reader = ("--classifiers.exemplars.folder", str(exemplars))
+    words = ("--config", str(file), "--base", str(base), *reader)
     assert run_program(paired.main, [*words, *adapters, *SMALL["study"], "--dry-run"]) == 0
     assert "one batch of each arm drawn" in capsys.readouterr().out
 
