@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unskew.attributes import SUBJECT, Attribute
+from unskew.attributes import SUBJECT, Attribute, folded
 from unskew.errors import UserError
 from unskew.evaluate.schema import Inference, Margins, Needed, Role
 from unskew.evaluate.stats import FEWEST_CLUSTERS, Estimate, Ints, needed
@@ -156,6 +156,7 @@ def _check_seeds(plan: StudyPlan, suite: str) -> None:
         "neutral": [part for part in by_attribute if part],
         "control": [prompts],
         "explicit": [],
+        "must_not_change": [],
     }[plan.suite_roles[suite]]
     fixed = any(plan.is_fixed(suite, part) for part in judged)
     least, seeds = 3 if fixed else 2, plan.seeds[suite]
@@ -178,7 +179,8 @@ def lay_out(readings: pd.DataFrame, plan: StudyPlan) -> dict[str, SuiteCells]:
     if missing:
         raise UserError(f"readings lack the columns {missing} (they need {list(COLUMNS)})")
     _known(readings["suite"], plan.suite_roles, "suite")
-    _known(readings["attribute"], (SUBJECT, *plan.attributes), "attribute")
+    finer = [a.fold.attribute for a in plan.attributes.values() if a.fold]
+    _known(readings["attribute"], (SUBJECT, *plan.attributes, *finer), "attribute")
     groups = dict(iter(readings.groupby("suite", sort=False, observed=True)))
     empty = readings.iloc[:0]
     return {
@@ -222,13 +224,20 @@ def _suite_cells(rows: pd.DataFrame, plan: StudyPlan, suite: str) -> SuiteCells:
         codes[name] = np.full(shape, -1, np.int64)
         readable = read.notna().to_numpy()
         codes[name].flat[at[readable]] = _known(read[readable], values[name], f"{name} value")
+    for id, coarse in plan.attributes.items():
+        if coarse.fold and coarse.fold.attribute in codes and id not in codes:
+            codes[id] = folded(codes[coarse.fold.attribute], coarse.fold)
+            values[id] = pd.Index(coarse.values)
     return SuiteCells(prompts, values, codes, pictures, unreadable)
 
 
 def _values(attribute: str, plan: StudyPlan, read: pd.Series[str]) -> pd.Index[str]:
     if attribute == SUBJECT:
         return pd.Index(sorted({p.subject for p in plan.prompts} | set(read.dropna())))
-    return pd.Index(plan.attributes[attribute].values)
+    if attribute in plan.attributes:
+        return pd.Index(plan.attributes[attribute].values)
+    folds = (a.fold for a in plan.attributes.values() if a.fold)
+    return pd.Index(next(fold.values for fold in folds if fold.attribute == attribute))
 
 
 def _known(given: pd.Series[str], allowed: Any, what: str) -> Ints:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from unskew.attributes import SUBJECT
+from unskew.attributes import SUBJECT, attributes_to_read
 from unskew.evaluate.classifiers.exemplar import ExemplarClassifier
 from unskew.evaluate.generate import Cell
 from unskew.runs import atomic_path, sha256_file
@@ -42,11 +42,11 @@ def read_arm(
     rows: list[dict[str, object]] = []
     for part in _parts(cells):
         images = load_images(part, arm_folder)
-        wanted = list(dict.fromkeys(a for cell in part for a in cell.prompt.attributes))
+        wanted = attributes_to_read(a for cell in part for a in cell.prompt.attributes)
         readings = classifier.read(images, [SUBJECT, *wanted])
         for n, cell in enumerate(part):
             sha256 = sha256_file(cell.file(arm_folder))
-            for attribute in (SUBJECT, *cell.prompt.attributes):
+            for attribute in (SUBJECT, *attributes_to_read(cell.prompt.attributes)):
                 reading = readings[attribute]
                 k = int(reading.value_n[n])
                 rows.append(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unskew.attributes import Attribute
 from unskew.evaluate.cells import StudyPlan as StudyPlan
 from unskew.evaluate.cells import SuiteCells, check_plan, lay_out
 from unskew.evaluate.preservation import Features, drift_rows, fidelity_rows
@@ -91,7 +92,8 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
                 values=attribute.values,
                 target=dict(zip(attribute.values, attribute.target.tolist(), strict=True)),
                 caveat=attribute.caveat,
-                classifiers=tuple(sorted(used["classifier"][used["attribute"] == id])),
+                classifiers=_readers(used, attribute),
+                folded_from=attribute.fold.attribute if attribute.fold else None,
             )
             for id, attribute in plan.attributes.items()
         },
@@ -110,6 +112,12 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
         gate=plan.gate,
         study=dict(plan.settings),
     )
+
+
+def _readers(used: pd.DataFrame, attribute: Attribute) -> tuple[str, ...]:
+    """The classifiers that read an attribute, or the finer one that it is folded from."""
+    names = [attribute.id, *([attribute.fold.attribute] if attribute.fold else [])]
+    return tuple(sorted(set(used["classifier"][used["attribute"].isin(names)])))
 
 
 def _gate(

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unskew.errors import UserError
+from unskew.prompts import Role as Role
 
 SCHEMA_VERSION: Literal[1] = 1
 
 Interval = tuple[float, float]
-Role = Literal["neutral", "explicit", "control"]
 Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
 Preserved = Literal["kept", "lost", "inconclusive"]
 Inference = Literal["prompts", "subjects", "these_prompts"]
@@ -234,6 +234,8 @@ class AttributeSettings(Model):
     target: dict[str, float]
     caveat: str
     classifiers: tuple[str, ...]
+    folded_from: str | None = None
+    """The finer attribute that was read, where the values are groups of its values."""
 
 
 class SuiteSettings(Model):

@@ -17,7 +17,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from unskew.adapters import adapter_file, load_adapter
-from unskew.attributes import SUBJECT, Attribute, load_attribute
+from unskew.attributes import SUBJECT, Attribute, attributes_to_read, load_attribute
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, fit_folder
@@ -35,9 +35,9 @@ from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Margins, Results, StudyPlan, summarise, write_results
 from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype, load_base
-from unskew.prompts import Suite, load_suites
+from unskew.prompts import Suite, load_suites, prompt_file, with_targets
 from unskew.runs import Run, open_run, sha256_file
-from unskew.settings import Resolved, Settings, config_path
+from unskew.settings import Resolved, Settings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,10 +74,13 @@ class StudySettings(Settings):
     """Where a single-file base is unpacked, once."""
     arms: dict[str, ArmSettings]
     """Name -> arm; the first is the baseline that the others are compared with."""
-    prompts: Path = Path("prompts/emoji.yaml")
-    """A prompt file; a relative path that does not exist is looked up in Unskew's configs."""
+    prompts: Path | tuple[Path, ...] = Path("prompts/emoji.yaml")
+    """A prompt file, or several; one that does not exist is looked up in Unskew's configs."""
     suites: dict[str, SuiteSettings]
     """Suite name -> how much of it is drawn."""
+    targets: dict[str, dict[str, float]] = {}
+    """Wanted shares: "attribute" or "attribute@suite" -> value -> share. One for a suite replaces
+    what its prompt file says; one for an attribute holds where that says nothing."""
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
     exemplars: Path = Path("runs/emoji-exemplars")
@@ -122,7 +125,8 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         cache=settings.cache,
     )
     inputs = _check_inputs(settings, base)
-    classifier = fit_folder(settings.exemplars, {id: a.values for id, a in attributes.items()})
+    read = {id: load_attribute(id).values for id in attributes_to_read(attributes)}
+    classifier = fit_folder(settings.exemplars, read)
     plan = _plan(settings, suites, attributes)
     device, device_reason = choose_device()
     dtype, dtype_reason = _dtype(settings, device)
@@ -210,8 +214,9 @@ def _judge(
 
 
 def _load_suites(settings: StudySettings) -> tuple[Suite, ...]:
-    file = settings.prompts if settings.prompts.exists() else config_path(str(settings.prompts))
-    suites = load_suites(file, tuple(settings.suites))
+    given = settings.prompts if isinstance(settings.prompts, tuple) else (settings.prompts,)
+    suites = load_suites([prompt_file(path) for path in given], tuple(settings.suites))
+    suites = with_targets(suites, settings.targets)
     return tuple(
         Suite(s.name, s.role, _evenly(s.prompts, settings.suites[s.name].prompts)) for s in suites
     )

@@ -20,6 +20,7 @@ VERBS = {
     "data": ("unskew.data.build", "build a balanced, captioned dataset"),
     "train": ("unskew.train.lora", "train a LoRA on it"),
     "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
+    "prompts": ("unskew.scripts.show_prompts", "show what prompt files expand to, and what is odd"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
 }
 """Verb -> module, imported only when it is asked for, and what it does."""

@@ -31,8 +31,10 @@ class Fold:
 
     attribute: str
     """The finer attribute, the one that a classifier reads."""
+    values: tuple[str, ...]
+    """The finer attribute's values."""
     coarse_k: NDArray[np.int64]
-    """(K of the finer one,) index of the value that each of its values becomes."""
+    """(K of the finer one,) index of the coarse value that each of its values becomes."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _fold(folds: _FoldFile, file: Path) -> Fold:
             f"({list(fine.values)}), got {given}"
         )
     place = {value: k for k, group in enumerate(groups) for value in group}
-    return Fold(fine.id, np.array([place[value] for value in fine.values], dtype=np.int64))
+    return Fold(fine.id, fine.values, np.array([place[value] for value in fine.values], dtype=np.int64))
 
 
 def attributes_to_read(ids: Iterable[str], folder: Path = ATTRIBUTES_DIR) -> tuple[str, ...]:

@@ -12,6 +12,13 @@ import yaml
 from unskew.errors import UserError
 
 M = TypeVar("M", bound=pydantic.BaseModel)
+DUE = {
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "float_type": "a number",
+}
 SHOWN = 80
 """Characters of a wrong value that a message repeats."""
 
@@ -69,9 +76,9 @@ def _problem(detail: Any, model: type[pydantic.BaseModel]) -> str:
             return f"{path} must be given"
         case "value_error":
             return f"{path}: {detail['ctx']['error']}".removeprefix(": ")
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    said = f"{path or 'it'} must be {message}, got {_shown(given)}"
-    if "key" in path and path.endswith("[key]") and not isinstance(given, str):
+    due = DUE.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    said = f"{path or 'it'} must be {due}, got {_shown(given)}"
+    if path.endswith(".[key]"):
         said = f"{path.removesuffix('.[key]')} has a key that is no text: {_shown(given)}"
     if isinstance(given, bool) and detail["type"] == "string_type":
         return f"{said} (YAML reads no, yes, on and off as false and true): quote it"
