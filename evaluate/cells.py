@@ -11,6 +11,7 @@ import pandas as pd
 
 from unskew.attributes import SUBJECT, Attribute, folded
 from unskew.errors import UserError
+from unskew.evaluate.gate_schema import REPRESENTATION, GateSettings
 from unskew.evaluate.schema import Inference, Margins, Needed, Role
 from unskew.evaluate.stats import FEWEST_CLUSTERS, Estimate, Ints, needed
 from unskew.prompts import Prompt
@@ -42,8 +43,8 @@ class StudyPlan:
     """Suite -> pictures a prompt and arm."""
     primaries: tuple[tuple[str, str], ...] = ()
     """(attribute, suite) pairs whose claims Holm's correction guards."""
-    gate: tuple[tuple[str, str], ...] = ()
-    """(attribute, suite) pairs that must be improved."""
+    gate: GateSettings = field(default_factory=GateSettings)
+    """What must hold; asks nothing unless given."""
     margins: Margins = field(default_factory=Margins)
     fixed_suites: frozenset[str] = frozenset()
     """Suites that speak of their own prompts only, however many these are."""
@@ -136,13 +137,34 @@ def check_plan(plan: StudyPlan) -> None:
         _check_seeds(plan, suite)
     measured = {(a, p.suite) for p in plan.prompts for a in p.attributes}
     neutral = {(a, suite) for a, suite in measured if plan.suite_roles[suite] == "neutral"}
-    for attribute, suite in (*plan.primaries, *plan.gate):
+    for attribute, suite in plan.primaries:
         if (attribute, suite) not in neutral:
             allowed = ", ".join(sorted(f"{a}@{s}" for a, s in neutral)) or "none"
             raise UserError(
-                "primaries and gate must name an attribute measured on a neutral suite, got "
+                "primaries must name an attribute measured on a neutral suite, got "
                 f"{attribute}@{suite} (allowed: {allowed})"
             )
+    _check_gate(plan, {f"{a}@{suite}" for a, suite in neutral})
+
+
+def _check_gate(plan: StudyPlan, neutral: set[str]) -> None:
+    """Raise UserError for a limit on what the study does not measure."""
+    asked = {f"{a}@{p.suite}" for p in plan.prompts for a in (SUBJECT, *p.asked)}
+    drift = {f"drift@{suite}" for suite, role in plan.suite_roles.items() if role == "control"}
+    may_have = {"fidelity_loss_at_most": asked, "drift_at_most": drift}
+    for comparison, limits in plan.gate.comparisons.items():
+        if not limits.asked:
+            raise UserError(
+                f"gate.comparisons.{comparison} sets no limit (allowed: "
+                f"{', '.join((*REPRESENTATION, *may_have))})"
+            )
+        for what in limits.asked:
+            allowed_on = may_have.get(what, neutral)
+            if comparison not in allowed_on:
+                raise UserError(
+                    f"gate.comparisons.{comparison}.{what} is not measured in this study "
+                    f"(allowed: {', '.join(sorted(allowed_on)) or 'none'})"
+                )
 
 
 def _check_seeds(plan: StudyPlan, suite: str) -> None:

@@ -6,22 +6,25 @@ Draw what is missing, read every picture, compute the statistics, write the repo
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from tqdm import tqdm
 
 from unskew.adapters import adapter_file, load_adapter
 from unskew.attributes import SUBJECT, Attribute, attributes_to_read, load_attribute
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
+from unskew.evaluate.cells import check_plan
 from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, fit_folder
 from unskew.evaluate.classify import pooled_pixels, read_arm, write_readings
+from unskew.evaluate.gate_schema import GateSettings
 from unskew.evaluate.generate import (
     Cell,
     Sampler,
@@ -34,6 +37,7 @@ from unskew.evaluate.generate import (
 from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Margins, Results, StudyPlan, summarise, write_results
+from unskew.evaluate.summary import write_summary
 from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype, load_base
 from unskew.prompts import Suite, load_suites, prompt_file, with_targets
 from unskew.runs import Run, open_run, sha256_file
@@ -97,17 +101,38 @@ class StudySettings(Settings):
     """Precision of drawing; auto takes what this device computes fast and safely."""
     margins: Margins = Margins()
     """How small a change counts as none; set before the study, stored with the results."""
-    gate: tuple[str, ...] = ()
-    """Comparisons, "attribute@suite", that must be improved for exit code 0; fidelity and drift
-    must then be kept too. Empty is no gate."""
+    gate: GateSettings = GateSettings()
+    """What must hold for exit code 0. A list of comparisons, "attribute@suite", asks that each be
+    improved."""
     out: Path = Path("runs/emoji-study")
     """The study's folder; the same command again draws only what is missing."""
     attribution: tuple[str, ...] = ()
     """Lines of attribution that the report ends with."""
 
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _improved(cls, gate: object) -> object:
+        if isinstance(gate, list | tuple):
+            return {"comparisons": {str(entry): {"improved": True} for entry in gate}}
+        return gate
+
 
 def run_study(resolved: Resolved[StudySettings], program: str) -> int:
-    """Run a study to its report. Exit code 0, or 1 when its gate failed."""
+    """Run a study to its report. Exit code 0, or 1 when its gate failed.
+
+    With --json the results are all that stdout gets; the rest goes to stderr.
+    """
+    with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
+        results = _run(resolved, program)
+    if results is None:
+        return 0
+    if resolved.json:
+        print(results.model_dump_json(indent=2))
+    return 0 if results.gate.passed is not False else 1
+
+
+def _run(resolved: Resolved[StudySettings], program: str) -> Results | None:
+    """The study's results; None after a dry run."""
     settings = resolved.settings
     started = time.perf_counter()
     suites = _load_suites(settings)
@@ -128,6 +153,7 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
     read = {id: load_attribute(id).values for id in attributes_to_read(attributes)}
     classifier = fit_folder(settings.exemplars, read)
     plan = _plan(settings, suites, attributes)
+    check_plan(plan)
     device, device_reason = choose_device()
     dtype, dtype_reason = _dtype(settings, device)
     print(f"device: {device_reason}\ndtype: {dtype_reason}")
@@ -136,7 +162,8 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         + ", ".join(f"{s.name} {len(s.prompts)} x {settings.suites[s.name].seeds}" for s in suites)
     )
     if resolved.dry_run:
-        return _dry_run(settings, base, cells, device, dtype)
+        _dry_run(settings, base, cells, device, dtype)
+        return None
 
     facts = {"device": device_reason, "dtype": dtype_reason, "pictures_per_arm": len(cells)}
     facts |= base_facts(base)
@@ -153,10 +180,13 @@ def run_study(resolved: Resolved[StudySettings], program: str) -> int:
         neutral = [cell for cell in cells if plan.suite_roles[cell.prompt.suite] == "neutral"]
         if neutral:
             write_pairs(plan.arms, neutral, run.folder / "images", run.folder / "pairs.png")
+        write_summary(results, run.folder / "summary.md")
         report = write_report(run.folder)
         run.finish("complete", {"seconds": round(time.perf_counter() - started, 1)})
     print(f"report: {report}")
-    return 0 if results.gate.passed is not False else 1
+    for reason in results.gate.reasons:
+        print(f"gate: {'holds' if reason.passed else 'FAILS'}: {reason.said}")
+    return results
 
 
 def _draw_arms(
@@ -236,12 +266,11 @@ def _attributes_of(suites: Sequence[Suite]) -> dict[str, Attribute]:
 def _plan(
     settings: StudySettings, suites: Sequence[Suite], attributes: Mapping[str, Attribute]
 ) -> StudyPlan:
-    named = [*settings.primaries, *settings.gate]
     known = {f"{a}@{s.name}" for s in suites for p in s.prompts for a in p.attributes}
-    for entry in named:
+    for entry in settings.primaries:
         if entry not in known:
             raise UserError(
-                f"primaries and gate must name an attribute of a suite that is drawn, got "
+                f"primaries must name an attribute of a suite that is drawn, got "
                 f"{entry!r} (allowed: {', '.join(sorted(known))})"
             )
     return StudyPlan(
@@ -252,7 +281,7 @@ def _plan(
         attributes=attributes,
         seeds={s.name: settings.suites[s.name].seeds for s in suites},
         primaries=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.primaries),
-        gate=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.gate),
+        gate=settings.gate,
         margins=settings.margins,
         settings=settings.model_dump(mode="json"),
     )
@@ -300,7 +329,7 @@ def _dry_run(
     cells: Sequence[Cell],
     device: torch.device,
     dtype: torch.dtype,
-) -> int:
+) -> None:
     """Load everything, draw one batch of every arm in memory, and estimate the time."""
     pipe = load_base(base, device, dtype)
     sampler = _sampler(settings)
@@ -314,4 +343,3 @@ def _dry_run(
             seconds += time.perf_counter() - started
     minutes = seconds * len(cells) / len(part) / 60
     print(f"dry run: one batch of each arm drawn; about {minutes:.1f} minutes for the study")
-    return 0

@@ -43,7 +43,9 @@ def main(argv: Sequence[str]) -> int:
     _print_table([_row(suite, prompt) for suite in suites for prompt in suite.prompts])
     print()
     for name, count in _counts(suites).items():
-        print(f"{name} ({count['role']}): {count['prompts']} prompts of {count['subjects']} subjects")
+        print(
+            f"{name} ({count['role']}): {count['prompts']} prompts of {count['subjects']} subjects"
+        )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0

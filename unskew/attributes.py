@@ -107,7 +107,9 @@ def _fold(folds: _FoldFile, file: Path) -> Fold:
             f"({list(fine.values)}), got {given}"
         )
     place = {value: k for k, group in enumerate(groups) for value in group}
-    return Fold(fine.id, fine.values, np.array([place[value] for value in fine.values], dtype=np.int64))
+    return Fold(
+        fine.id, fine.values, np.array([place[value] for value in fine.values], dtype=np.int64)
+    )
 
 
 def attributes_to_read(ids: Iterable[str], folder: Path = ATTRIBUTES_DIR) -> tuple[str, ...]:

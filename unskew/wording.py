@@ -33,7 +33,9 @@ def naming_words(suites: Sequence[Suite]) -> list[tuple[Prompt, str, str, str]]:
     The words are those of the attribute's file, or the value's own name where it lists none.
     """
     found = []
-    ids = dict.fromkeys(id for suite in suites for prompt in suite.prompts for id in prompt.attributes)
+    ids = dict.fromkeys(
+        id for suite in suites for prompt in suite.prompts for id in prompt.attributes
+    )
     attributes = {id: load_attribute(id) for id in ids}
     for suite in suites:
         for prompt in suite.prompts if suite.role == "neutral" else ():

@@ -62,8 +62,10 @@ def test_what_the_finer_reading_lacks_the_fold_lacks():
     plan = folding(made_up.make_plan((prompts, "neutral"), seeds=6))
 
     def half_blind(arm, prompt, seed, attribute):
-        return None if (arm, seed, attribute) == ("lora", 5, "size") else bulky(
-            arm, prompt, seed, attribute
+        return (
+            None
+            if (arm, seed, attribute) == ("lora", 5, "size")
+            else bulky(arm, prompt, seed, attribute)
         )
 
     readings = made_up.make_readings(replace(plan, prompts=read_as_size(prompts)), half_blind)
@@ -93,11 +95,9 @@ def overcorrected(arm, prompt, seed, attribute):
     )
 
 
-@pytest.mark.parametrize(
-    ("answer", "verdict"), [(made_up.skewed, "kept"), (overcorrected, "lost")]
-)
+@pytest.mark.parametrize(("answer", "verdict"), [(made_up.skewed, "kept"), (overcorrected, "lost")])
 def test_answers_that_the_words_fix_must_still_come(answer, verdict):
-    """must_not_change is judged as explicit is: non-inferiority of how often what is asked comes."""
+    """must_not_change is judged as explicit is: what is asked comes no less often."""
     prompts = made_up.suite_prompts("fixed", 20, asked={"colour": "blue"})
     plan = made_up.make_plan((prompts, "must_not_change"), seeds=10)
     results = summarise(made_up.make_readings(plan, answer), plan)

@@ -11,6 +11,7 @@ import pytest
 
 from unskew.errors import UserError
 from unskew.evaluate import report_pictures, report_words
+from unskew.evaluate.gate_schema import GateReason
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import load_results, write_results
 
@@ -228,7 +229,18 @@ def test_a_failed_gate_is_said_at_the_top(study, tmp_path):
     for file in ("results.json", "manifest.json", "readings.parquet"):
         (tmp_path / file).write_bytes((study / file).read_bytes())
     results = load_results(study / "results.json")
-    gate = results.gate.model_copy(update={"passed": False, "reasons": ("colour fell short",)})
+    reason = GateReason(
+        comparison="colour@trained",
+        arm="lora",
+        what="improved",
+        limit="improved",
+        found="no_change",
+        ci95=None,
+        passed=False,
+        inconclusive=False,
+        said="colour fell short",
+    )
+    gate = results.gate.model_copy(update={"passed": False, "reasons": (reason,)})
     write_results(results.model_copy(update={"gate": gate}), tmp_path / "results.json")
     top = write_report(tmp_path).read_text("utf-8").split('<section id="pictures">')[0]
     assert "Gate failed." in top

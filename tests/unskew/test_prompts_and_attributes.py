@@ -85,7 +85,10 @@ def test_an_unknown_attribute_names_the_known_ones() -> None:
         ("caveat: c", "needs values, or folds"),
         ("values: [a, b]\ncaveat: c\ncolour: red", "colour is no key here"),
         ("values: [a, b]\ncaveat: c\nwords: {d: [e]}", "words.d is no value"),
-        ("caveat: c\nfolds: {attribute: fine, values: {x: [a], y: [b]}}", "each value of fine once"),
+        (
+            "caveat: c\nfolds: {attribute: fine, values: {x: [a], y: [b]}}",
+            "each value of fine once",
+        ),
         ("caveat: c\nfolds: {attribute: coarse, values: {x: [p], y: [q]}}", "is a fold itself"),
         ("caveat: c\nfolds: {attribute: gone, values: {x: [p], y: [q]}}", "known: "),
     ],
@@ -124,7 +127,10 @@ def test_templates_and_subjects_multiply(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"role": "neutrl"}, "role must be 'neutral', 'explicit', 'must_not_change' or 'control', got"),
+        (
+            {"role": "neutrl"},
+            "role must be 'neutral', 'explicit', 'must_not_change' or 'control', got",
+        ),
         ({"templates": []}, "expands to no prompt"),
         ({"templats": ["{x}"]}, "templats is no key here"),
         ({"attributes": ["gender"]}, "known: "),
@@ -178,7 +184,7 @@ def test_a_file_that_is_no_prompt_file_is_named(tmp_path: Path, text: str, messa
 
 def test_every_mistake_of_a_block_is_said_at_once(tmp_path: Path) -> None:
     """Who mends a file by hand mends it once."""
-    with pytest.raises(UserError, match="templates must be a list.*subjects must be a mapping"):
+    with pytest.raises(UserError, match=r"templates must be a list.*subjects must be a mapping"):
         load_suites(write(tmp_path, BLOCK | {"templates": 1, "subjects": 2}))
 
 

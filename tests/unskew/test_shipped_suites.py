@@ -99,7 +99,9 @@ def test_fixed_answers_are_of_both_kinds() -> None:
 
 def test_the_articles_cases_are_all_there() -> None:
     """Word for word, with PyLadies as the one whose answer is fixed."""
-    texts = {p.text for name in ("article", "article_must_not_change") for p in suites()[name].prompts}
+    texts = {
+        p.text for name in ("article", "article_must_not_change") for p in suites()[name].prompts
+    }
     assert texts == {
         "a flight attendant on a plane",
         "a mechanic fixing a car",
