@@ -24,7 +24,7 @@ from unskew.command_line import perhaps, read_command_line
 from unskew.disk import trouble
 from unskew.errors import UserError
 from unskew.runs import Terminated, sigterm_raises, write_json_atomic
-from unskew.schema import Schema, allowed, kinds, locate, names, parts, schema_of
+from unskew.schema import Schema, allowed, inside, kinds, locate, names, parts, schema_of
 from unskew.yaml_files import read_yaml
 
 WRONG_USE = 2
@@ -225,7 +225,7 @@ def _booleans(schema: Schema, loaded: Any, prefix: str = "") -> dict[str, str]:
     """
     problems = {}
     for name, part in (parts(schema, loaded) or {}).items():
-        value = loaded[int(name)] if isinstance(loaded, list) else loaded.get(name)
+        value = inside(loaded, name)
         may_be = kinds(part)
         if isinstance(value, bool) and may_be & {"integer", "number"} and "boolean" not in may_be:
             problems[prefix + name] = f"{prefix}{name} must be {allowed(part)}, got {_shown(value)}"

@@ -159,10 +159,7 @@ def _folders(images: Path) -> list[str]:
         (["--targets", "{season: {winter: 1, summer: 0}}"], "targets.season"),
         (["--targets", "{presentation: {woman: 1}}"], "targets.presentation must name exactly"),
         (["--gate.comparisons", "{presentation@trained: {}}"], "presentation@trained sets no"),
-        (
-            ["--gate", "{comparisons: {season@trained: {improved: true}}}"],
-            "season@trained.improved",
-        ),
+        (["--gate.comparisons", "{season@trained: {improved: true}}"], "season@trained.improved"),
         (["--gate.inconclusive", "perhaps"], "gate.inconclusive must be fail or pass"),
         (["--gate.comparisons", "{x: {fidelity_loss: 1}}"], "fidelity_loss is no setting"),
         (["--primaries", "presentation@held_out"], "presentation@held_out"),
