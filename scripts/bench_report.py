@@ -98,9 +98,9 @@ def _plan(n_prompts: int, n_seeds: int) -> StudyPlan:
         baseline=ARMS[0],
         arms=ARMS,
         prompts=prompts,
-        suite_roles={suite: "neutral" for suite in SUITES},
+        suite_roles=dict.fromkeys(SUITES, "neutral"),
         attributes={id: load_attribute(id) for id in ATTRIBUTES},
-        seeds={suite: n_seeds for suite in SUITES},
+        seeds=dict.fromkeys(SUITES, n_seeds),
         primaries=tuple((ATTRIBUTES[0], suite) for suite in SUITES),
     )
 
