@@ -22,9 +22,13 @@ def corrected_lines(row: RepresentationRow) -> list[tuple[str, str, str]]:
     corrected = given if isinstance(given, Mapping) else given.model_dump()
     read = dict(_figures(row.model_dump(exclude={"corrected", "per_prompt"})))
     return [
-        (plain(name.replace(".", ", ")), _shown(read.get(name)), _shown(value))
+        (_title(name), _shown(read.get(name)), _shown(value))
         for name, value in _figures(corrected)
     ]
+
+
+def _title(name: str) -> str:
+    return plain(name.replace(".", ", ")).replace("ci95", "95 % interval")
 
 
 def _figures(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
