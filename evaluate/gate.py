@@ -37,10 +37,9 @@ def judge_gate(
         for reason in _comparison(comparison, limits, rows, settings)
     ]
     if settings.everything_kept:
+        to_keep: tuple[FidelityRow | DriftRow, ...] = (*fidelity, *drift)
         reasons += [
-            _verdict(row, "kept", settings)
-            for row in (*fidelity, *drift)
-            if not _has_own_limit(row, settings)
+            _verdict(row, "kept", settings) for row in to_keep if not _has_own_limit(row, settings)
         ]
     reasons.sort(key=lambda reason: reason.passed)
     return Gate(passed=all(reason.passed for reason in reasons), reasons=tuple(reasons))

@@ -22,8 +22,7 @@ def corrected_lines(row: RepresentationRow) -> list[tuple[str, str, str]]:
     corrected = given if isinstance(given, Mapping) else given.model_dump()
     read = dict(_figures(row.model_dump(exclude={"corrected", "per_prompt"})))
     return [
-        (_title(name), _shown(read.get(name)), _shown(value))
-        for name, value in _figures(corrected)
+        (_title(name), _shown(read.get(name)), _shown(value)) for name, value in _figures(corrected)
     ]
 
 

@@ -127,7 +127,7 @@ def _readings(plan: StudyPlan) -> pd.DataFrame:
                 first = chance.random(len(where)) < share_p[where]
                 others = chance.integers(1, len(names), len(where))
                 values = names[np.where(first, 0, others)]
-            values = np.where(readable, values, None)
+            values[~readable] = None
             parts.append(
                 pd.DataFrame(
                     {

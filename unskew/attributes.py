@@ -76,9 +76,10 @@ def load_attribute(id: str, folder: Path = ATTRIBUTES_DIR) -> Attribute:
         known = ", ".join(sorted(f.stem for f in folder.glob("*.yaml"))) or "none"
         raise UserError(f"attribute {id!r} has no file {file} (known: {known})")
     table = checked(_AttributeFile, read_yaml(file, "attribute file"), str(file))
-    if (table.values is None) == (table.folds is None):
+    given = table.folds.values if table.folds else table.values
+    if given is None or (table.folds and table.values is not None):
         raise UserError(f"{file}: needs values, or folds of a finer attribute, and not both")
-    values = tuple(table.values if table.folds is None else table.folds.values)
+    values = tuple(given)
     if len(values) < 2 or len(set(values)) < len(values):
         raise UserError(f"{file}: values must be two or more different names, got {list(values)}")
     strangers = sorted(set(table.words) - set(values))
