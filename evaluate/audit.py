@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         )
     code = run_study(resolved, "audit")
     results = resolved.settings.out / "results.json"
-    if not resolved.dry_run and results.is_file():
+    if not (resolved.dry_run or resolved.json) and results.is_file():
         print("\n".join(skew_of(load_results(results))))
     return code
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unskew.attributes import SUBJECT, Attribute
+from unskew.attributes import SUBJECT, Attribute, folded
 from unskew.errors import UserError
+from unskew.evaluate.gate_schema import REPRESENTATION, GateSettings
 from unskew.evaluate.schema import Inference, Margins, Needed, Role
 from unskew.evaluate.stats import FEWEST_CLUSTERS, Estimate, Ints, needed
 from unskew.prompts import Prompt
@@ -42,8 +43,8 @@ class StudyPlan:
     """Suite -> pictures a prompt and arm."""
     primaries: tuple[tuple[str, str], ...] = ()
     """(attribute, suite) pairs whose claims Holm's correction guards."""
-    gate: tuple[tuple[str, str], ...] = ()
-    """(attribute, suite) pairs that must be improved."""
+    gate: GateSettings = field(default_factory=GateSettings)
+    """What must hold; asks nothing unless given."""
     margins: Margins = field(default_factory=Margins)
     fixed_suites: frozenset[str] = frozenset()
     """Suites that speak of their own prompts only, however many these are."""
@@ -136,13 +137,34 @@ def check_plan(plan: StudyPlan) -> None:
         _check_seeds(plan, suite)
     measured = {(a, p.suite) for p in plan.prompts for a in p.attributes}
     neutral = {(a, suite) for a, suite in measured if plan.suite_roles[suite] == "neutral"}
-    for attribute, suite in (*plan.primaries, *plan.gate):
+    for attribute, suite in plan.primaries:
         if (attribute, suite) not in neutral:
             allowed = ", ".join(sorted(f"{a}@{s}" for a, s in neutral)) or "none"
             raise UserError(
-                "primaries and gate must name an attribute measured on a neutral suite, got "
+                "primaries must name an attribute measured on a neutral suite, got "
                 f"{attribute}@{suite} (allowed: {allowed})"
             )
+    _check_gate(plan, {f"{a}@{suite}" for a, suite in neutral})
+
+
+def _check_gate(plan: StudyPlan, neutral: set[str]) -> None:
+    """Raise UserError for a limit on what the study does not measure."""
+    asked = {f"{a}@{p.suite}" for p in plan.prompts for a in (SUBJECT, *p.asked)}
+    drift = {f"drift@{suite}" for suite, role in plan.suite_roles.items() if role == "control"}
+    may_have = {"fidelity_loss_at_most": asked, "drift_at_most": drift}
+    for comparison, limits in plan.gate.comparisons.items():
+        if not limits.asked:
+            raise UserError(
+                f"gate.comparisons.{comparison} sets no limit (allowed: "
+                f"{', '.join((*REPRESENTATION, *may_have))})"
+            )
+        for what in limits.asked:
+            allowed_on = may_have.get(what, neutral)
+            if comparison not in allowed_on:
+                raise UserError(
+                    f"gate.comparisons.{comparison}.{what} is not measured in this study "
+                    f"(allowed: {', '.join(sorted(allowed_on)) or 'none'})"
+                )
 
 
 def _check_seeds(plan: StudyPlan, suite: str) -> None:
@@ -156,6 +178,7 @@ def _check_seeds(plan: StudyPlan, suite: str) -> None:
         "neutral": [part for part in by_attribute if part],
         "control": [prompts],
         "explicit": [],
+        "must_not_change": [],
     }[plan.suite_roles[suite]]
     fixed = any(plan.is_fixed(suite, part) for part in judged)
     least, seeds = 3 if fixed else 2, plan.seeds[suite]
@@ -178,7 +201,8 @@ def lay_out(readings: pd.DataFrame, plan: StudyPlan) -> dict[str, SuiteCells]:
     if missing:
         raise UserError(f"readings lack the columns {missing} (they need {list(COLUMNS)})")
     _known(readings["suite"], plan.suite_roles, "suite")
-    _known(readings["attribute"].dropna(), (SUBJECT, *plan.attributes), "attribute")
+    finer = [a.fold.attribute for a in plan.attributes.values() if a.fold]
+    _known(readings["attribute"].dropna(), (SUBJECT, *plan.attributes, *finer), "attribute")
     groups = dict(iter(readings.groupby("suite", sort=False, observed=True)))
     empty = readings.iloc[:0]
     return {
@@ -223,13 +247,20 @@ def _suite_cells(rows: pd.DataFrame, plan: StudyPlan, suite: str) -> SuiteCells:
         codes[name] = np.full(shape, -1, np.int64)
         readable = read.notna().to_numpy()
         codes[name].flat[at[readable]] = _known(read[readable], values[name], f"{name} value")
+    for id, coarse in plan.attributes.items():
+        if coarse.fold and coarse.fold.attribute in codes and id not in codes:
+            codes[id] = folded(codes[coarse.fold.attribute], coarse.fold)
+            values[id] = pd.Index(coarse.values)
     return SuiteCells(prompts, values, codes, pictures, unreadable)
 
 
 def _values(attribute: str, plan: StudyPlan, read: pd.Series[str]) -> pd.Index[str]:
     if attribute == SUBJECT:
         return pd.Index(sorted({p.subject for p in plan.prompts} | set(read.dropna())))
-    return pd.Index(plan.attributes[attribute].values)
+    if attribute in plan.attributes:
+        return pd.Index(plan.attributes[attribute].values)
+    folds = (a.fold for a in plan.attributes.values() if a.fold)
+    return pd.Index(next(fold.values for fold in folds if fold.attribute == attribute))
 
 
 def _known(given: pd.Series[str], allowed: Any, what: str) -> Ints:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unskew.attributes import SUBJECT
+from unskew.attributes import SUBJECT, attributes_to_read
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.reading import Classifier
 from unskew.evaluate.generate import Cell
@@ -132,7 +132,7 @@ def _placed(row: Row, arm: str, sha256: Mapping[Cell, str]) -> Row:
 
 
 def _asks(cell: Cell, attribute: str) -> bool:
-    return attribute == SUBJECT or attribute in cell.prompt.attributes
+    return attribute == SUBJECT or attribute in attributes_to_read(cell.prompt.attributes)
 
 
 def _said(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unskew.attributes import SUBJECT, Attribute, load_attribute
+from unskew.attributes import SUBJECT, Attribute, attributes_to_read, load_attribute
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
 from unskew.evaluate.arms import arm_facts, check_arm, cut_prompts
@@ -22,8 +22,7 @@ from unskew.evaluate.elsewhere import Found, check_whole, find_pictures
 from unskew.evaluate.generate import Cell, Sampler
 from unskew.evaluate.options import StudySettings
 from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype
-from unskew.prompts import Prompt, Suite, load_suites
-from unskew.settings import config_path
+from unskew.prompts import Prompt, Suite, load_suites, prompt_file, with_targets
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -119,7 +118,7 @@ def look_over(settings: StudySettings) -> Study:
         attributes=attributes,
         seeds={s.name: settings.suites[s.name].seeds for s in suites},
         primaries=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.primaries),
-        gate=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.gate),
+        gate=settings.gate,
         margins=settings.margins,
         settings=settings.model_dump(mode="json", exclude={"relabel"}),
         arm_facts={name: facts for name, facts in facts_of.items() if facts},
@@ -160,17 +159,17 @@ def load_readers(
 
     Each is checked for what it must read, before anything is drawn.
     """
-    check_readers(settings.classifiers, tuple(attributes))
+    read = attributes_to_read(attributes)
+    check_readers(settings.classifiers, read)
     readers = []
     for name, asked in settings.classifiers.items():
-        more = [id for id in asked.attributes if id not in attributes and id != SUBJECT]
-        values = {id: a.values for id, a in attributes.items()}
-        values |= {id: load_attribute(id).values for id in more}
+        wanted = {*read, *asked.attributes} - {SUBJECT}
+        values = {id: load_attribute(id).values for id in sorted(wanted)}
         try:
             classifier = load_classifier(asked, values, device)
         except UserError as error:
             raise UserError(f"classifiers.{name}: {error}") from error
-        mine = {id: values.get(id) for id in asked.attributes if id in attributes or id == SUBJECT}
+        mine = {id: values.get(id) for id in asked.attributes if id in (*read, SUBJECT)}
         depends = [classifier.name, asked.model_dump(mode="json"), mine]
         identity = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
         readers.append(Reader(classifier, mine, identity))
@@ -178,14 +177,16 @@ def load_readers(
 
 
 def _load_suites(settings: StudySettings) -> tuple[Suite, ...]:
-    file = settings.prompts if settings.prompts.exists() else config_path(str(settings.prompts))
+    given = settings.prompts if isinstance(settings.prompts, tuple) else (settings.prompts,)
+    files = [prompt_file(path) for path in given]
     try:
-        suites = load_suites(file, tuple(settings.suites))
+        suites = load_suites(files, tuple(settings.suites))
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{file}: a prompt holds half of a character ({error.object[error.start]!r}), which "
-            "no file can: write it out"
+            f"{', '.join(map(str, files))}: a prompt holds half of a character "
+            f"({error.object[error.start]!r}), which no file can: write it out"
         ) from None
+    suites = with_targets(suites, settings.targets)
     return tuple(
         Suite(s.name, s.role, _evenly(s.prompts, settings.suites[s.name].prompts)) for s in suites
     )
@@ -204,10 +205,10 @@ def _attributes_of(prompts: Sequence[Prompt]) -> dict[str, Attribute]:
 
 def _check_entries(settings: StudySettings, suites: Sequence[Suite]) -> None:
     known = {f"{a}@{s.name}" for s in suites for p in s.prompts for a in p.attributes}
-    for entry in (*settings.primaries, *settings.gate):
+    for entry in settings.primaries:
         if entry not in known:
             raise UserError(
-                f"primaries and gate must name an attribute of a suite that is drawn, got "
+                f"primaries must name an attribute of a suite that is drawn, got "
                 f"{entry!r} (allowed: {', '.join(sorted(known))})"
             )
 

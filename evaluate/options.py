@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from unskew.evaluate.classifiers.options import ClassifierSettings
 from unskew.evaluate.elsewhere import check_names
+from unskew.evaluate.gate_schema import GateSettings
 from unskew.evaluate.samplers import SamplerName
 from unskew.evaluate.schema import Margins
 from unskew.settings import Settings
@@ -116,10 +117,13 @@ class StudySettings(Settings):
     """Where a single-file base is unpacked, once."""
     arms: dict[str, ArmSettings]
     """Name -> arm; the first is the baseline that the others are compared with."""
-    prompts: Path = Path("prompts/emoji.yaml")
-    """A prompt file; a relative path that does not exist is looked up in Unskew's configs."""
+    prompts: Path | tuple[Path, ...] = Path("prompts/emoji.yaml")
+    """A prompt file, or several; one that does not exist is looked up in Unskew's configs."""
     suites: dict[str, SuiteSettings]
     """Suite name -> how much of it is drawn."""
+    targets: dict[str, dict[str, float]] = {}
+    """Wanted shares: "attribute" or "attribute@suite" -> value -> share. One for a suite replaces
+    what its prompt file says; one for an attribute holds where that says nothing."""
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
     classifiers: dict[str, ClassifierSettings]
@@ -145,13 +149,20 @@ class StudySettings(Settings):
     """Read the pictures of this folder with other classifiers than before; nothing is redrawn."""
     margins: Margins = Margins()
     """How small a change counts as none; set before the study, stored with the results."""
-    gate: tuple[str, ...] = ()
-    """Comparisons, "attribute@suite", that must be improved for exit code 0; fidelity and drift
-    must then be kept too. Empty is no gate."""
+    gate: GateSettings = GateSettings()
+    """What must hold for exit code 0. A list of comparisons, "attribute@suite", asks that each be
+    improved."""
     out: Path = Path("runs/emoji-study")
     """The study's folder; the same command again draws only what is missing."""
     attribution: tuple[str, ...] = ()
     """Lines of attribution that the report ends with."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _improved(cls, gate: object) -> object:
+        if isinstance(gate, list | tuple):
+            return {"comparisons": {str(entry): {"improved": True} for entry in gate}}
+        return gate
 
     @field_validator("arms")
     @classmethod

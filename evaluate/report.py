@@ -24,7 +24,8 @@ from markupsafe import Markup
 
 from unskew.errors import UserError
 from unskew.evaluate import report_words as words
-from unskew.evaluate.report_pictures import load_gallery
+from unskew.evaluate.report_corrected import corrected_lines
+from unskew.evaluate.report_pictures import COLUMNS, load_gallery
 from unskew.evaluate.schema import RepresentationRow, Results, load_results
 from unskew.runs import read_manifest, sha256_file, write_text_atomic
 
@@ -51,7 +52,7 @@ def write_report(study_folder: Path) -> Path:
     readings_file = study_folder / "readings.parquet"
     if not readings_file.is_file():
         raise UserError(f"{readings_file} does not exist: run the study first")
-    gallery = load_gallery(study_folder, results, pd.read_parquet(readings_file))
+    gallery = load_gallery(study_folder, results, pd.read_parquet(readings_file, columns=COLUMNS))
     script = _own("js")
     html = (
         _environment()
@@ -97,6 +98,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "words": words.WORDS,
+        "corrected_lines": corrected_lines,
         "verdict_words": words.VERDICTS,
         "suite_words": words.SUITES,
         "inference_words": words.INFERENCE,

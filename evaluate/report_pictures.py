@@ -1,35 +1,31 @@
-"""The report's pictures: what each cell showed in every arm, small enough to embed.
+"""The report's pictures: what each cell showed in every arm.
 
-A page holds a bounded number of pixels: the first seeds of every prompt, as many as fit, the same
-ones in every arm. Which ones depends on the study's size only, never on what they show.
+A page has a bounded number of pictures: the first seeds of every prompt, as many as fit, the same
+ones in every arm. Which ones depends on the study's size only, never on what they show. Where they
+all fit inside the page they are in it, else they are files beside it.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from PIL import Image
 
 from unskew.attributes import SUBJECT
-from unskew.evaluate.pictures import (
-    PictureError,
-    PictureFiles,
-    picture_files,
-    read_picture,
-)
+from unskew.evaluate.pictures import PictureFiles, picture_files
 from unskew.evaluate.report_words import plain, prompt_words
 from unskew.evaluate.schema import PromptRow, Results
+from unskew.evaluate.thumbnails import FOLDER, THUMBNAIL_PX, Thumbnails, first_size
 
 PIXELS = 16_000_000
-"""Embedded in all: about 5.5 MB of HTML at this quality, 3,900 pictures of 64 px."""
-THUMBNAIL_PX = 128
-"""Larger pictures are shrunk to this width and height at most."""
-WEBP_QUALITY = 85
+"""Embedded at most: about 5.5 MB of HTML at this quality, 3,900 pictures of 64 px."""
+MOST_PICTURES = 50_000
+"""On a page, in it or beside it: more would make a browser slow."""
+COLUMNS = ["arm", "prompt_id", "suite", "seed", "attribute", "value", "readable"]
+"""What the report needs of readings.parquet."""
 TOP_PROMPTS = 8
 TOP_SEEDS = 8
 UNREADABLE = "unreadable"
@@ -41,7 +37,7 @@ class Picture:
 
     arm: str
     uri: str
-    """A data: URI; empty when the file is missing or broken."""
+    """A data: URI or a relative path; empty when the file is missing or broken."""
     reading: str
     """ "woman, pale"."""
     changed: tuple[str, ...]
@@ -100,6 +96,8 @@ class Gallery:
     """Pairs shown, and pairs in the study."""
     sampled: bool
     """Whether there were too many prompts even for one seed each, so that some are left out."""
+    beside: str
+    """The folder beside the page that holds the pictures; empty where the page does."""
 
     @property
     def subjects(self) -> list[str]:
@@ -112,40 +110,67 @@ class Gallery:
         return list(dict.fromkeys(strip.suite for strip in self.strips))
 
 
+class _Readings:
+    """What was read on each picture, looked up prompt by prompt: most prompts are never asked."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        names = ("arm", "seed", "attribute", "value", "readable")
+        self._columns = [table[name].to_numpy() for name in names]
+        self._rows = {str(id): at for id, at in table.groupby("prompt_id").indices.items()}
+
+    def of(self, prompt_id: str) -> dict[tuple[str, int], dict[str, str]]:
+        """(arm, seed) -> attribute -> the value read, or "unreadable"."""
+        shown: dict[tuple[str, int], dict[str, str]] = {}
+        at = self._rows.get(prompt_id, np.empty(0, dtype=np.int64))
+        for arm, seed, attribute, value, readable in zip(
+            *(column[at] for column in self._columns), strict=True
+        ):
+            read = shown.setdefault((str(arm), int(seed)), {})
+            read[str(attribute)] = str(value) if readable else UNREADABLE
+        return shown
+
+
 @dataclass(frozen=True)
 class _Source:
     """Where a study's pictures lie and what was read on them."""
 
-    files: PictureFiles
     arms: tuple[str, ...]
     seeds: Mapping[str, tuple[int, ...]]
     suites: Mapping[str, str]
     facts: Mapping[str, tuple[str, str]]
     """Prompt id -> (text, subject), of neutral prompts."""
-    shown: Mapping[tuple[str, str, int], Mapping[str, str]]
-    """(arm, prompt id, seed) -> attribute -> the value read, or "unreadable"."""
+    readings: _Readings
 
-    def strip(self, prompt_id: str, limit: int) -> Strip | None:
+    def strip(self, prompt_id: str, limit: int, thumbnails: Thumbnails) -> Strip | None:
         """The first pairs of a prompt; None when none of them has a picture."""
-        pairs = [self._pair(prompt_id, seed) for seed in self.seeds[prompt_id][:limit]]
+        shown = self.readings.of(prompt_id)
+        pairs = [
+            self._pair(prompt_id, seed, shown, thumbnails) for seed in self.seeds[prompt_id][:limit]
+        ]
         pairs = [pair for pair in pairs if any(picture.uri for picture in pair.pictures)]
         if not pairs:
             return None
         text, subject = self.facts.get(
-            prompt_id, (prompt_words(prompt_id), self._usual_subject(prompt_id))
+            prompt_id, (prompt_words(prompt_id), self._usual_subject(prompt_id, shown))
         )
         return Strip(prompt_id, text, self.suites[prompt_id], subject, tuple(pairs))
 
-    def _pair(self, prompt_id: str, seed: int) -> Pair:
-        before = self.shown.get((self.arms[0], prompt_id, seed), {})
+    def _pair(
+        self,
+        prompt_id: str,
+        seed: int,
+        shown: Mapping[tuple[str, int], Mapping[str, str]],
+        thumbnails: Thumbnails,
+    ) -> Pair:
+        before = shown.get((self.arms[0], seed), {})
         pictures = []
         for arm in self.arms:
-            now = self.shown.get((arm, prompt_id, seed), {})
+            now = shown.get((arm, seed), {})
             values = [plain(value) for attribute, value in now.items() if attribute != SUBJECT]
             pictures.append(
                 Picture(
                     arm=arm,
-                    uri=_thumbnail(self.files.root(arm), self.files.file(arm, prompt_id, seed)),
+                    uri=thumbnails.uri((arm, prompt_id, seed)),
                     reading=", ".join(values or [plain(now.get(SUBJECT, "not read"))]),
                     changed=tuple(
                         plain(now[a]) for a in now if a in before and now[a] != before[a]
@@ -154,52 +179,63 @@ class _Source:
             )
         return Pair(seed, tuple(pictures))
 
-    def _usual_subject(self, prompt_id: str) -> str:
+    def _usual_subject(
+        self, prompt_id: str, shown: Mapping[tuple[str, int], Mapping[str, str]]
+    ) -> str:
         read = [
-            self.shown.get((self.arms[0], prompt_id, seed), {}).get(SUBJECT, UNREADABLE)
+            shown.get((self.arms[0], seed), {}).get(SUBJECT, UNREADABLE)
             for seed in self.seeds[prompt_id]
         ]
         return max(sorted(set(read)), key=read.count)
 
 
-def load_gallery(folder: Path, results: Results, readings: pd.DataFrame) -> Gallery:
-    """The pictures of a study folder; prompts without a single picture are left out."""
-    source = _source(picture_files(folder), results, readings)
-    every, per_prompt = _budget(source)
-    found = (source.strip(prompt_id, per_prompt) for prompt_id in list(source.seeds)[::every])
+def load_gallery(study: Path, results: Results, readings: pd.DataFrame) -> Gallery:
+    """The pictures of a study folder; prompts without a single picture are left out.
+
+    `readings` has COLUMNS. Writes the thumbnails that the page cannot hold.
+    """
+    source, files = _source(results, readings), picture_files(study)
+    n_planned = sum(len(seeds) for seeds in source.seeds.values())
+    if not (files.images.is_dir() or files.elsewhere):
+        return Gallery((), (), 0, n_planned, sampled=False, beside="")
+    every, per_prompt, inline = _budget(source, files)
+    thumbnails = Thumbnails(study, inline)
+    prompts = list(source.seeds)[::every]
+    thumbnails.make(
+        (arm, id, seed)
+        for id in prompts
+        for seed in source.seeds[id][:per_prompt]
+        for arm in source.arms
+    )
+    found = (source.strip(id, per_prompt, thumbnails) for id in prompts)
     strips = tuple(strip for strip in found if strip)
     return Gallery(
-        top=_most_skewed(source, results),
+        top=_most_skewed(source, results, Thumbnails(study, inline=True)),
         strips=strips,
         n_shown=sum(len(strip.pairs) for strip in strips),
-        n_planned=sum(len(seeds) for seeds in source.seeds.values()),
+        n_planned=n_planned,
         sampled=every > 1,
+        beside="" if inline or not strips else "images" if thumbnails.small else FOLDER,
     )
 
 
-def _source(files: PictureFiles, results: Results, readings: pd.DataFrame) -> _Source:
-    shown: dict[tuple[str, str, int], dict[str, str]] = {}
-    columns = readings[["arm", "prompt_id", "seed", "attribute", "value", "readable"]]
-    for arm, prompt_id, seed, attribute, value, readable in columns.itertuples(index=False):
-        read = shown.setdefault((str(arm), str(prompt_id), int(seed)), {})
-        read[str(attribute)] = str(value) if readable else UNREADABLE
-    suites = dict(zip(readings["prompt_id"], readings["suite"], strict=True))
-    seeds = readings.groupby("prompt_id", sort=False)["seed"].unique()
+def _source(results: Results, readings: pd.DataFrame) -> _Source:
+    first = readings.drop_duplicates("prompt_id")
+    seeds = readings[["prompt_id", "seed"]].drop_duplicates().groupby("prompt_id", sort=False)
     return _Source(
-        files=files,
         arms=(results.baseline, *(arm for arm in results.arms if arm != results.baseline)),
-        seeds={str(id): tuple(sorted(int(s) for s in seeds[id])) for id in seeds.index},
-        suites={str(id): str(suite) for id, suite in suites.items()},
+        seeds={str(id): tuple(sorted(map(int, part))) for id, part in seeds["seed"]},
+        suites=dict(zip(map(str, first["prompt_id"]), map(str, first["suite"]), strict=True)),
         facts={
             prompt.prompt_id: (prompt.text, prompt.subject)
             for row in results.representation
             for prompt in row.per_prompt
         },
-        shown=shown,
+        readings=_Readings(readings),
     )
 
 
-def _most_skewed(source: _Source, results: Results) -> tuple[Example, ...]:
+def _most_skewed(source: _Source, results: Results, thumbnails: Thumbnails) -> tuple[Example, ...]:
     """The examples that the page opens with.
 
     The baseline alone chooses: from every attribute and suite in turn the prompt that it skews
@@ -220,7 +256,7 @@ def _most_skewed(source: _Source, results: Results) -> tuple[Example, ...]:
             while queue and len(chosen) < TOP_PROMPTS:
                 arms = queue.pop(0)
                 prompt = arms[0][1]
-                strip = source.strip(prompt.prompt_id, TOP_SEEDS)
+                strip = source.strip(prompt.prompt_id, TOP_SEEDS, thumbnails)
                 if strip is not None and prompt.baseline.shares and prompt.subject not in chosen:
                     chosen[prompt.subject] = _example(strip, arms)
                     break
@@ -241,37 +277,15 @@ def _example(strip: Strip, arms: Sequence[tuple[str, PromptRow]]) -> Example:
     return Example(strip, value, before.get(value, 0.0), tuple(after), prompt.target[value])
 
 
-def _budget(source: _Source) -> tuple[int, int]:
-    """(take every n-th prompt, this many seeds of each), so that the page stays within PIXELS."""
-    width, height = _first_size(source)
+def _budget(source: _Source, files: PictureFiles) -> tuple[int, int, bool]:
+    """(take every n-th prompt, this many seeds of each, whether they fit inside the page)."""
+    width, height = first_size(files)
     pixels = min(width, THUMBNAIL_PX) * min(height, THUMBNAIL_PX)
-    fits = max(1, PIXELS // (pixels * len(source.arms)))
+    most_seeds = max(map(len, source.seeds.values()), default=0)
+    pictures = len(source.arms) * sum(map(len, source.seeds.values()))
+    inline = pictures * pixels <= PIXELS
+    fits = max(1, MOST_PICTURES // len(source.arms))
     every = max(1, -(-len(source.seeds) // fits))
-    return every, max(1, fits // max(1, -(-len(source.seeds) // every)))
-
-
-def _first_size(source: _Source) -> tuple[int, int]:
-    for prompt_id, seeds in source.seeds.items():
-        for arm in source.arms:
-            file = source.files.file(arm, prompt_id, seeds[0])
-            try:
-                if file is not None:
-                    height, width, _ = read_picture(file).shape
-                    return width, height
-            except PictureError:
-                continue
-    return THUMBNAIL_PX, THUMBNAIL_PX
-
-
-def _thumbnail(root: Path, file: Path | None) -> str:
-    """A WebP data: URI; empty for a file that is missing, broken or outside of its folder."""
-    try:
-        if file is None or not file.resolve().is_relative_to(root.resolve()):
-            return ""
-        small = Image.fromarray(read_picture(file))
-    except (PictureError, OSError, ValueError):
-        return ""
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    n_prompts = max(1, -(-len(source.seeds) // every))
+    per_prompt = most_seeds if pictures <= MOST_PICTURES else max(1, fits // n_prompts)
+    return every, per_prompt, inline

@@ -34,9 +34,11 @@ function sortKey(row, column) {
   return number ? Number(number.value) : cell.textContent.trim();
 }
 
+const order = new Intl.Collator(undefined, { numeric: true });
+
 function compare(a, b) {
   if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;  // dashes go last
-  return typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true });
+  return typeof a === "number" ? a - b : order.compare(a, b);
 }
 
 function sortBy(head) {
@@ -51,9 +53,32 @@ function sortBy(head) {
 }
 
 for (const head of document.querySelectorAll("th[data-sort]")) {
-  head.tabIndex = 0;
-  head.addEventListener("click", () => sortBy(head));
-  head.addEventListener("keydown", (event) => { if (event.key === "Enter") sortBy(head); });
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  button.addEventListener("click", () => sortBy(head));
+  head.append(button);
+}
+
+for (const form of document.querySelectorAll(".find")) {
+  const rows = [...form.parentElement.querySelector("table").tBodies[0].rows];
+  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const find = () => {
+    const words = form.elements.words.value.trim().toLowerCase();
+    const moved = form.elements.moved?.checked ?? false;
+    const over = form.elements.over?.checked ?? false;
+    let shown = 0;
+    rows.forEach((row, number) => {
+      row.hidden = !((!words || texts[number].includes(words))
+        && (!moved || "moved" in row.dataset) && (!over || "over" in row.dataset));
+      shown += !row.hidden;
+    });
+    const any = words || moved || over;
+    form.querySelector("output").textContent = any ? `${shown} of ${rows.length} prompts` : "";
+  };
+  form.hidden = false;
+  form.addEventListener("input", find);
+  form.addEventListener("submit", (event) => event.preventDefault());
 }
 
 const filter = document.querySelector(".filter");

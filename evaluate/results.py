@@ -11,18 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from unskew.attributes import Attribute
 from unskew.evaluate.cells import StudyPlan as StudyPlan
 from unskew.evaluate.cells import SuiteCells, check_plan, lay_out
+from unskew.evaluate.gate import judge_gate
 from unskew.evaluate.preservation import Features, drift_rows, fidelity_rows
 from unskew.evaluate.representation import representation_rows
 from unskew.evaluate.schema import (
     ArmSummary,
     AttributeSettings,
     Counts,
-    DriftRow,
-    FidelityRow,
-    Gate,
-    RepresentationRow,
     ResultSettings,
     SuiteSettings,
 )
@@ -64,7 +62,7 @@ def summarise(
         representation=representation,
         fidelity=fidelity,
         drift=drift,
-        gate=_gate(plan, representation, (*fidelity, *drift)),
+        gate=judge_gate(representation, fidelity, drift, plan.gate),
     )
 
 
@@ -91,7 +89,8 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
                 values=attribute.values,
                 target=dict(zip(attribute.values, attribute.target.tolist(), strict=True)),
                 caveat=attribute.caveat,
-                classifiers=tuple(sorted(used["classifier"][used["attribute"] == id])),
+                classifiers=_readers(used, attribute),
+                folded_from=attribute.fold.attribute if attribute.fold else None,
             )
             for id, attribute in plan.attributes.items()
         },
@@ -112,27 +111,7 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
     )
 
 
-def _gate(
-    plan: StudyPlan,
-    representation: Sequence[RepresentationRow],
-    preservation: Sequence[FidelityRow | DriftRow],
-) -> Gate:
-    """Improved where asked, in every arm, and everything kept; null when nothing was asked."""
-    if not plan.gate:
-        return Gate(passed=None, reasons=("no gate was asked for",))
-    asked = [row for row in representation if (row.attribute, row.suite) in plan.gate]
-    reasons = [
-        f"{row.attribute} on {row.suite} ({row.arm}) is {row.verdict or 'not compared'}, "
-        "must be improved"
-        for row in asked
-        if row.verdict != "improved"
-    ] + [
-        f"{row.attribute if isinstance(row, FidelityRow) else 'drift'} on {row.suite} "
-        f"({row.arm}) is {row.verdict or 'not compared'}, must be kept"
-        for row in preservation
-        if row.verdict != "kept"
-    ]
-    if reasons:
-        return Gate(passed=False, reasons=tuple(reasons))
-    held = f"{len(asked)} comparisons improved, {len(preservation)} kept"
-    return Gate(passed=True, reasons=(held,))
+def _readers(used: pd.DataFrame, attribute: Attribute) -> tuple[str, ...]:
+    """The classifiers that read an attribute, or the finer one that it is folded from."""
+    names = [attribute.id, *([attribute.fold.attribute] if attribute.fold else [])]
+    return tuple(sorted(set(used["classifier"][used["attribute"].isin(names)])))

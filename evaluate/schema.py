@@ -8,27 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unskew.errors import UserError
+from unskew.evaluate.gate_schema import Gate as Gate
+from unskew.evaluate.gate_schema import GateSettings
+from unskew.evaluate.models import Interval as Interval
+from unskew.evaluate.models import Model as Model
+from unskew.prompts import Role as Role
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Interval = tuple[float, float]
-Role = Literal["neutral", "explicit", "control"]
 Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
 Preserved = Literal["kept", "lost", "inconclusive"]
 Inference = Literal["prompts", "subjects", "these_prompts"]
 """What was resampled: prompts, subjects (which have several prompts each), or, for fewer than ten
 of them and for fixed suites, the seeds, so that the row speaks of these prompts only."""
-
-
-class Model(BaseModel):
-    """Frozen, closed, without infinities: what every part of the file shares."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class Margins(Model):
@@ -202,13 +197,6 @@ class DriftRow(Model):
     needed: Needed | None
 
 
-class Gate(Model):
-    """Whether what the settings ask holds; `passed` is null when they ask nothing."""
-
-    passed: bool | None
-    reasons: tuple[str, ...]
-
-
 class Counts(Model):
     """Pictures: planned, generated, and generated with none of their readings unreadable."""
 
@@ -234,6 +222,8 @@ class AttributeSettings(Model):
     target: dict[str, float]
     caveat: str
     classifiers: tuple[str, ...]
+    folded_from: str | None = None
+    """The finer attribute that was read, where the values are groups of its values."""
 
 
 class SuiteSettings(Model):
@@ -254,8 +244,7 @@ class ResultSettings(Model):
     """(attribute, suite) pairs whose claims are guarded by Holm."""
     margins: Margins
     resampling_seed: int
-    gate: tuple[tuple[str, str], ...]
-    """(attribute, suite) pairs that must be improved; all that is preserved must then be kept."""
+    gate: GateSettings
     study: dict[str, Any]
     """The study's own settings, as resolved."""
 

@@ -6,9 +6,10 @@ Draw what is missing, read every picture, compute the statistics, write the repo
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from unskew.evaluate.pictures import write_elsewhere
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Results, summarise, write_results
 from unskew.evaluate.samplers import use_sampler
+from unskew.evaluate.summary import write_summary
 from unskew.pipelines import load_base
 from unskew.processes import Processes, join_processes, started_alone
 from unskew.runs import Run, open_run
@@ -37,29 +39,56 @@ Work = list[tuple[str, int]]
 def run_study(resolved: Resolved[StudySettings], program: str) -> int:
     """Run a study to its report. Exit code 0, or 1 when its gate failed.
 
+    With --json the results are all that stdout gets; the rest goes to stderr.
+    """
+    if resolved.dry_run:
+        return _run_dry(resolved)
+    with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
+        results = _run(resolved, program)
+    if results is None:
+        return 0
+    if resolved.json:
+        print(results.model_dump_json(indent=2))
+    return 0 if results.gate.passed is not False else 1
+
+
+def _run_dry(resolved: Resolved[StudySettings]) -> int:
+    processes = join_processes()
+    study = look_over(resolved.settings)
+    _say(study, processes)
+    return dry_run(study, resolved.json) if processes.is_first else 0
+
+
+def _run(resolved: Resolved[StudySettings], program: str) -> Results | None:
+    """The study's results; None in processes that only draw.
+
     Several processes deal the batches among them; the first one reads, judges and reports.
     """
     processes = join_processes()
     started = time.perf_counter()
     study = look_over(resolved.settings)
-    for word in (started_alone(), *study.words):
-        if word:
-            processes.say(word)
-    if resolved.dry_run:
-        return dry_run(study, resolved.json) if processes.is_first else 0
+    _say(study, processes)
     run = processes.only_first(lambda: _begin(resolved, study, program))
     with run or nullcontext():
         seconds = {"look": time.perf_counter() - started}
         draw_arms(study, processes, seconds)
         processes.part()
         if run is None:
-            return 0
+            return None
         results = judge(study, run, seconds)
         total = time.perf_counter() - started
         rounded = {name: round(took, 1) for name, took in seconds.items()}
         run.finish("complete", {"seconds": round(total, 1), "seconds_of": rounded})
     print(f"report: {run.folder / 'report.html'}")
-    return 0 if results.gate.passed is not False else 1
+    for reason in results.gate.reasons:
+        print(f"gate: {'holds' if reason.passed else 'FAILS'}: {reason.said}")
+    return results
+
+
+def _say(study: Study, processes: Processes) -> None:
+    for word in (started_alone(), *study.words):
+        if word:
+            processes.say(word)
 
 
 def _begin(resolved: Resolved[StudySettings], study: Study, program: str) -> Run:
@@ -150,6 +179,7 @@ def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
     write_elsewhere(run.folder, {arm: (f.folder, f.names()) for arm, f in study.found.items()})
     if neutral := study.cells_of("neutral"):
         write_pairs({arm: p.files for arm, p in pictures.items()}, neutral, run.folder)
+    write_summary(results, run.folder / "summary.md")
     write_report(run.folder)
     seconds["report"] = time.perf_counter() - started - seconds["read"] - seconds["compute"]
     return results

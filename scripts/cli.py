@@ -21,6 +21,7 @@ VERBS = {
     "train": ("unskew.train.lora", "train a LoRA on it"),
     "audit": ("unskew.evaluate.audit", "measure how skewed one base or folder of pictures is"),
     "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
+    "prompts": ("unskew.scripts.show_prompts", "show what prompt files expand to, and what is odd"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
 }
 """Verb -> module, imported only when it is asked for, and what it does."""

@@ -11,21 +11,21 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pydantic
-import yaml
 
 import unskew.configs
 from unskew.command_line import perhaps, read_command_line
 from unskew.disk import trouble
 from unskew.errors import UserError
 from unskew.runs import Terminated, sigterm_raises, write_json_atomic
-from unskew.schema import Schema, allowed, chosen, kinds, locate, names, parts, schema_of
+from unskew.schema import Schema, allowed, chosen, inside, kinds, locate, names, parts, schema_of
+from unskew.yaml_files import read_yaml
 
 WRONG_USE = 2
 CRASHED = 70
@@ -156,25 +156,8 @@ def _config_file(argv: Sequence[str], default: Path) -> Path:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error, where YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            where = f"line {node.start_mark.line + 1}"
-            raise yaml.YAMLError(f"{', '.join(twice)} stands twice in the mapping of {where}")
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.load(file.read_text("utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"settings file {file} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"settings file {file} is no YAML: {error}") from None
+    loaded = read_yaml(file, "settings file")
     if not isinstance(loaded, dict | None):
         raise UserError(f"settings file {file} must be a mapping, got {type(loaded).__name__}")
     return loaded or {}
@@ -248,7 +231,7 @@ def _booleans(schema: Schema, loaded: Any, prefix: str = "") -> dict[str, str]:
     """
     problems = {}
     for name, part in (parts(schema, loaded) or {}).items():
-        value = loaded[int(name)] if isinstance(loaded, list) else loaded.get(name)
+        value = inside(loaded, name)
         may_be = kinds(part)
         if isinstance(value, bool) and may_be & {"integer", "number"} and "boolean" not in may_be:
             problems[prefix + name] = f"{prefix}{name} must be {allowed(part)}, got {_shown(value)}"

@@ -11,6 +11,7 @@ import pytest
 
 from unskew.errors import UserError
 from unskew.evaluate import report_pictures, report_words
+from unskew.evaluate.gate_schema import GateReason
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import load_results, write_results
 
@@ -171,19 +172,19 @@ def test_missing_and_broken_pictures_are_said_to_be_missing(tmp_path, bare_study
 
 
 def test_a_large_study_shows_some_seeds_of_every_prompt_and_says_so(study, monkeypatch):
-    """Past the budget every prompt keeps the same first seeds, and the page states how many."""
+    """Past the limit every prompt keeps the same first seeds, and the page states how many."""
     prompts = pd.read_parquet(study / "readings.parquet")["prompt_id"].nunique()
-    monkeypatch.setattr(report_pictures, "PIXELS", prompts * 2 * 8 * 8 * 2)
+    monkeypatch.setattr(report_pictures, "MOST_PICTURES", prompts * 2 * 2)
     html = section_with_pictures(study)
     assert html.count("<figure") == 2 * prompts
-    assert f"it holds {2 * prompts} of the study's {6 * prompts} pairs" in html
+    assert f"it shows {2 * prompts} of the study's {6 * prompts} pairs" in html
     assert set(re.findall(r"seed (\d+)", html)) == {"0", "1"}
 
 
 def test_more_prompts_than_fit_are_sampled_evenly(study, monkeypatch):
     """Where not even one seed of each prompt fits, evenly spaced prompts are shown."""
     prompts = pd.read_parquet(study / "readings.parquet")["prompt_id"].nunique()
-    monkeypatch.setattr(report_pictures, "PIXELS", prompts // 2 * 2 * 8 * 8)
+    monkeypatch.setattr(report_pictures, "MOST_PICTURES", prompts // 2 * 2)
     html = section_with_pictures(study)
     assert 0 < html.count("<figure") <= prompts // 2
     assert "evenly spaced prompts" in html
@@ -228,7 +229,18 @@ def test_a_failed_gate_is_said_at_the_top(study, tmp_path):
     for file in ("results.json", "manifest.json", "readings.parquet"):
         (tmp_path / file).write_bytes((study / file).read_bytes())
     results = load_results(study / "results.json")
-    gate = results.gate.model_copy(update={"passed": False, "reasons": ("colour fell short",)})
+    reason = GateReason(
+        comparison="colour@trained",
+        arm="lora",
+        what="improved",
+        limit="improved",
+        found="no_change",
+        ci95=None,
+        passed=False,
+        inconclusive=False,
+        said="colour fell short",
+    )
+    gate = results.gate.model_copy(update={"passed": False, "reasons": (reason,)})
     write_results(results.model_copy(update={"gate": gate}), tmp_path / "results.json")
     top = write_report(tmp_path).read_text("utf-8").split('<section id="pictures">')[0]
     assert "Gate failed." in top

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from unskew.errors import UserError
+from unskew.evaluate.gate_schema import GateSettings, Limits
 from unskew.evaluate.results import load_results, summarise, write_results
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -20,6 +21,11 @@ suite_prompts = made_up.suite_prompts
 skewed = made_up.skewed
 features_of = made_up.features_of
 FULL = made_up.FULL
+
+
+def gate_of(comparison, **limits):
+    """A gate of one comparison."""
+    return GateSettings(comparisons={comparison: Limits(**limits)})
 
 
 def test_results_survive_the_file(tmp_path):
@@ -61,7 +67,14 @@ def test_a_foreign_results_file_is_refused(tmp_path, text):
             {"primaries": (("colour", "elsewhere"),)},
             r"colour@elsewhere \(allowed: colour@trained\)",
         ),
-        ({"gate": (("weight", "trained"),)}, r"weight@trained"),
+        ({"gate": made_up.improved("weight@trained")}, r"weight@trained.improved is not measured"),
+        ({"gate": made_up.improved("colour@trained", "drift@trained")}, r"drift@trained"),
+        ({"gate": gate_of("colour@trained")}, r"colour@trained sets no limit \(allowed: improved"),
+        ({"gate": gate_of("colour@trained", drift_at_most=0.1)}, r"allowed: none"),
+        (
+            {"gate": gate_of("colour@trained", fidelity_loss_at_most=0.1)},
+            r"\(allowed: subject@trained\)",
+        ),
         ({"arms": ("lora", "base")}, r"baseline 'base' first"),
         ({"arms": ("base", "base")}, r"different names"),
     ],

@@ -70,7 +70,7 @@ def test_drift_is_found_and_fails_the_gate():
     assert row.verdict == "lost"
     assert row.ci95[0] > row.margin
     assert results.gate.passed is False
-    assert any("drift on things" in reason for reason in results.gate.reasons)
+    assert any("drift on things" in reason.said for reason in results.gate.reasons)
 
 
 def test_gate_passes_only_with_all_improved_and_all_kept():
@@ -78,14 +78,15 @@ def test_gate_passes_only_with_all_improved_and_all_kept():
     plan = make_plan(
         (suite_prompts("trained", 30), "neutral"),
         (suite_prompts("spelt", 30, asked={"colour": "blue"}), "explicit"),
-        gate=(("colour", "trained"),),
+        gate=made_up.improved("colour@trained"),
     )
     passed = summarise(make_readings(plan, skewed), plan).gate
     assert passed.passed is True
     null = make_readings(plan, lambda _, p, s, x: skewed("base", p, s, x), same_pictures=True)
     failed = summarise(null, plan).gate
     assert failed.passed is False
-    assert failed.reasons == ("colour on trained (lora) is no_change, must be improved",)
+    said = [reason.said for reason in failed.reasons if not reason.passed]
+    assert said == ["colour on trained (lora) is no_change, must be improved"]
 
 
 def test_gate_wants_preservation_shown_not_presumed():
@@ -93,8 +94,9 @@ def test_gate_wants_preservation_shown_not_presumed():
     plan = make_plan(
         (suite_prompts("trained", 30), "neutral"),
         (suite_prompts("spelt", 2, asked={"colour": "blue"}), "explicit"),
-        gate=(("colour", "trained"),),
+        gate=made_up.improved("colour@trained"),
     )
     gate = summarise(make_readings(plan, skewed), plan).gate
     assert gate.passed is False
-    assert gate.reasons[-1] == "colour on spelt (lora) is inconclusive, must be kept"
+    said = [reason.said for reason in gate.reasons if not reason.passed]
+    assert said[-1] == "colour on spelt (lora) is inconclusive, must be kept"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from unskew.evaluate.paired import main
@@ -117,6 +118,42 @@ def test_without_a_reader_of_subjects_nothing_is_said_of_them(study: Path) -> No
     assert without["status"] == "complete"
 
 
+GATE = "{presentation@trained: {imbalance_change_at_most: -0.9}}"
+
+
+def test_a_gate_that_fails_is_exit_code_1_with_its_reasons(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--json puts the results alone on stdout; summary.md says the same to people."""
+    assert run(study, "--gate.comparisons", GATE, "--json") == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found == results(study)
+    assert found["gate"]["passed"] is False
+    reason = found["gate"]["reasons"][0]
+    assert (reason["comparison"], reason["limit"]) == ("presentation@trained", -0.9)
+    assert reason["what"] == "imbalance_change_at_most"
+    assert "gate: FAILS: imbalance change of presentation on trained (adapter)" in err
+    assert "Gate failed" in (study.parent / "study" / "summary.md").read_text("utf-8")
+
+
+def test_a_list_of_comparisons_is_a_gate_of_improvements(study: Path) -> None:
+    """What a gate was before limits had names still means the same."""
+    settings = yaml.safe_load(study.read_text("utf-8")) | {"gate": ["presentation@trained"]}
+    study.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+    run(study)
+    reasons = results(study)["gate"]["reasons"]
+    assert ("presentation@trained", "improved") in {(r["comparison"], r["what"]) for r in reasons}
+
+
+def test_a_studys_targets_are_what_it_is_judged_by(study: Path) -> None:
+    """A target for a suite reaches its rows."""
+    wanted = "{presentation@trained: {woman: 0.25, man: 0.25, person: 0.5}}"
+    assert run(study, "--targets", wanted) == 0
+    row = results(study)["representation"][0]
+    assert row["target"] == {"woman": 0.25, "man": 0.25, "person": 0.5}
+
+
 def _folders(images: Path) -> list[str]:
     return [folder.name for folder in (images / "adapter").iterdir()]
 
@@ -139,6 +176,13 @@ def _folders(images: Path) -> list[str]:
             "exemplars.kind must be exemplars",
         ),
         (["--prompts", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["--prompts", "nowhere.yaml", "prompts/article.yaml"], "nowhere.yaml does not exist"),
+        (["--targets", "{season: {winter: 1, summer: 0}}"], "targets.season"),
+        (["--targets", "{presentation: {woman: 1}}"], "targets.presentation must name exactly"),
+        (["--gate.comparisons", "{presentation@trained: {}}"], "presentation@trained sets no"),
+        (["--gate.comparisons", "{season@trained: {improved: true}}"], "season@trained.improved"),
+        (["--gate.inconclusive", "perhaps"], "gate.inconclusive must be fail or pass"),
+        (["--gate.comparisons", "{x: {fidelity_loss: 1}}"], "fidelity_loss is no setting"),
         (["--primaries", "presentation@held_out"], "presentation@held_out"),
         (["--guidance", "0.5"], "guidance"),
     ],

@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 
 from unskew.attributes import Attribute
+from unskew.evaluate.gate_schema import GateSettings, Limits
 from unskew.evaluate.results import StudyPlan
 from unskew.prompts import Prompt
 
 COLOUR = Attribute("colour", "perceived colour", ("red", "blue"), np.array([0.5, 0.5]), "A caveat.")
 SIZE = Attribute("size", "perceived size", ("s", "m", "l"), np.array([0.2, 0.3, 0.5]), "Another.")
+
+
+def improved(*comparisons, **more):
+    """A gate that asks for these to be improved."""
+    limits = {comparison: Limits(improved=True) for comparison in comparisons}
+    return GateSettings(comparisons=limits, **more)
 
 
 def suite_prompts(suite, n_subjects, n_templates=1, attributes=("colour",), asked=None):
@@ -104,5 +111,5 @@ FULL = make_plan(
     (suite_prompts("spelt", 12, asked={"colour": "blue"}), "explicit"),
     (suite_prompts("things", 15, attributes=()), "control"),
     primaries=(("colour", "trained"), ("colour", "unseen")),
-    gate=(("colour", "trained"), ("colour", "unseen")),
+    gate=improved("colour@trained", "colour@unseen"),
 )

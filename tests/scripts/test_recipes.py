@@ -66,15 +66,16 @@ def test_every_study_recipe_draws_its_first_batch(
     attach({"unet": pipe.unet}, rank=2, alpha=2, target_modules="attention")
     (tmp_path / "adapter").mkdir()
     save_adapter(tmp_path / "adapter", {"unet": pipe.unet}, {})
-    arms: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))["arms"]
+    recipe: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
     adapters = [
         word
-        for name, arm in arms.items()
+        for name, arm in recipe["arms"].items()
         if arm
         for word in (f"--arms.{name}.adapter", str(tmp_path / "adapter"))
     ]
     exemplars = shutil.copytree(tiny_dataset, tmp_path / "exemplars")
     reader = ("--classifiers.exemplars.folder", str(exemplars))
+    reader = reader if "exemplars" in recipe["classifiers"] else ()
     words = ("--config", str(file), "--base", str(base), *reader)
     assert run_program(paired.main, [*words, *adapters, *SMALL["study"], "--dry-run"]) == 0
     assert "one batch of each arm drawn" in capsys.readouterr().out

@@ -263,6 +263,7 @@ def test_a_yaml_switch_is_no_number(asked: Ask, word: str) -> None:
         ("- a\n- b", "must be a mapping, got list"),
         ("out: a\nout: b", "out stands twice"),
         ("lora: {rank: 1, rank: 2}", "rank stands twice"),
+        ("lora: [1, 2]", "lora must be a mapping"),
         ("out: !!python/object/apply:os.getcwd []", "is no YAML"),
     ],
 )

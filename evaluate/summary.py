@@ -1,0 +1,156 @@
+"""`summary.md`: a study's verdicts, its gate and its caveats, short enough for a pull request.
+
+Prompts, names and caveats are untrusted text: what could become markup, a link, a mention or a
+line of its own is disarmed by `escape`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from unskew.evaluate import report_words as words
+from unskew.evaluate.schema import (
+    DriftRow,
+    FidelityRow,
+    Interval,
+    RepresentationRow,
+    Results,
+)
+from unskew.runs import write_text_atomic
+
+LONGEST = 500
+"""Characters of one piece of foreign text."""
+MARKS = {
+    "improved": "✓",
+    "kept": "✓",
+    "worsened": "✕",
+    "lost": "✕",
+    "no_change": "=",
+    "inconclusive": "?",
+}
+
+
+def write_summary(results: Results, file: Path) -> Path:
+    """Write the summary whole or not at all; its path."""
+    write_text_atomic(file, summary(results))
+    return file
+
+
+def summary(results: Results) -> str:
+    """GitHub-flavoured Markdown: headline, table of verdicts, gate, caveats."""
+    treated = [arm for arm in results.arms if arm != results.baseline]
+    against = f"{results.baseline} against {', '.join(treated)}" if treated else results.baseline
+    parts = [f"## Unskew: {escape(against)}"]
+    row = words.headline(results)
+    if results.status == "incomplete":
+        missing = results.counts.planned - results.counts.generated
+        parts.append(f"**Incomplete**: {missing} of {results.counts.planned} pictures are missing.")
+    if row:
+        parts.append(escape(words.sentence(row, results)))
+    parts += _gate(results)
+    table = list(_rows(results))
+    if table:
+        head = ["| Measured | Suite | Arm | Before | After | Change (95 % interval) | Verdict |"]
+        parts.append("\n".join([*head, "| --- | --- | --- | ---: | ---: | ---: | --- |", *table]))
+    parts.append("\n".join(_caveats(results)))
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown and HTML show as it is, on one line, without links and mentions."""
+    shown = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
+    shown = " ".join(shown.split())
+    shown = shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
+    shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = re.sub(r"([\\`*_{}\[\]()#+!|~$^=\"'-])", _entity, shown)
+    shown = re.sub(r"^(\d+)([.)])", lambda found: f"{found[1]}&#{ord(found[2])};", shown)
+    # Mentions and links are found in what Markdown has rendered, so they need to be broken up.
+    shown = re.sub(r"(?<=@)(?=\w)|(?<=&#35;)(?=\w)", "\u2060", shown)
+    return re.sub(r"(?i)\bwww(?=\.)|:(?=//)|\b(?:mailto|xmpp)(?=:)", "\\g<0>\u2060", shown)
+
+
+def _entity(found: re.Match[str]) -> str:
+    char = found[1]
+    return char if char in "-()'\"+=!" and found.start() else f"&#{ord(char)};"
+
+
+def _gate(results: Results) -> Iterator[str]:
+    gate = results.gate
+    if gate.passed is None:
+        return
+    failed = [reason for reason in gate.reasons if not reason.passed]
+    held = f"{len(gate.reasons) - len(failed)} of {len(gate.reasons)} conditions hold"
+    yield f"**Gate {'passed' if gate.passed else 'failed'}**: {held}."
+    if failed:
+        yield "\n".join(f"- ✕ {escape(reason.said)}" for reason in failed)
+    open_ = [reason for reason in gate.reasons if reason.passed and reason.inconclusive]
+    if open_:
+        yield "\n".join(
+            ["Inconclusive, which this gate lets pass:"]
+            + [f"- ? {escape(reason.said)}" for reason in open_]
+        )
+
+
+def _rows(results: Results) -> Iterator[str]:
+    for row in results.representation:
+        title = results.settings.attributes[row.attribute].title
+        after = words.number(row.treated.imbalance) if row.treated else ""
+        change = _change(row.change.imbalance, row.change.ci95) if row.change else ""
+        before = words.number(row.baseline.imbalance)
+        if not row.change:
+            before = f"{before} ({' to '.join(map(words.number, row.baseline.imbalance_ci95))})"
+        yield _line(row, f"imbalance of {title}", before, after, change)
+    for asked in results.fidelity:
+        title = (
+            "right subject"
+            if asked.attribute == "subject"
+            else f"{results.settings.attributes[asked.attribute].title} as asked"
+        )
+        after = words.percent(asked.treated_rate, 1) if asked.treated_rate is not None else ""
+        change = ""
+        if asked.change:
+            lo, hi = asked.change.ci95
+            change = (
+                f"{words.points(asked.change.value)} points "
+                f"({words.points(lo)} to {words.points(hi)})"
+            )
+        yield _line(asked, title, words.percent(asked.baseline_rate, 1), after, change)
+    for drift in results.drift:
+        yield _line(drift, "drift", "", "", _change(drift.excess, drift.ci95))
+
+
+def _change(value: float, ci95: Interval) -> str:
+    return f"{words.number(value, sign=True)} ({words.interval(ci95)})"
+
+
+def _line(
+    row: RepresentationRow | FidelityRow | DriftRow,
+    title: str,
+    before: str,
+    after: str,
+    change: str,
+) -> str:
+    verdict = f"{MARKS[row.verdict]} {words.plain(row.verdict)}" if row.verdict else ""
+    if isinstance(row, RepresentationRow) and row.primary and verdict:
+        verdict += " (primary)"
+    named = [escape(title), escape(words.suite_title(row.suite)), escape(row.arm)]
+    return f"| {' | '.join([*named, before, after, change, verdict])} |"
+
+
+def _caveats(results: Results) -> Iterator[str]:
+    yield (
+        "Imbalance: 0 is on the target that the user chose, 1 as far from it as possible. "
+        f"{results.counts.generated:,} pictures, {results.counts.readable:,} of them read in full; "
+        "the whole of it is in `report.html` and `results.json`."
+    )
+    yield ""
+    for attribute in results.settings.attributes.values():
+        readers = ", ".join(attribute.classifiers) or "nothing"
+        yield f"- {escape(attribute.title)}: {escape(attribute.caveat)} Read by: {escape(readers)}."
+    corrected = [row for row in results.representation if row.corrected]
+    if not corrected:
+        yield "- A classifier read these pictures, and its mistakes are not corrected here."
+    yield "- Training is random too: a claim about a recipe rests on at least three training seeds."
