@@ -13,6 +13,7 @@ import pandas as pd
 
 from unskew.evaluate.cells import StudyPlan as StudyPlan
 from unskew.evaluate.cells import SuiteCells, check_plan, lay_out
+from unskew.evaluate.intersections import with_intersections
 from unskew.evaluate.preservation import Features, drift_rows, fidelity_rows
 from unskew.evaluate.representation import representation_rows
 from unskew.evaluate.schema import (
@@ -42,7 +43,8 @@ def summarise(
     answer: fewer than two seeds, readings of another study, too many unreadable pictures.
     """
     check_plan(plan)
-    cells = lay_out(readings, plan)
+    laid_out = lay_out(readings, plan)
+    cells = {suite: with_intersections(part, plan) for suite, part in laid_out.items()}
     representation = representation_rows(plan, cells)
     fidelity = fidelity_rows(plan, cells)
     drift = drift_rows(plan, control_features) if control_features is not None else ()
@@ -91,7 +93,16 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
                 values=attribute.values,
                 target=dict(zip(attribute.values, attribute.target.tolist(), strict=True)),
                 caveat=attribute.caveat,
-                classifiers=tuple(sorted(used["classifier"][used["attribute"] == id])),
+                classifiers=tuple(
+                    sorted(
+                        set(
+                            used["classifier"][
+                                used["attribute"].isin(plan.intersections.get(id, (id,)))
+                            ]
+                        )
+                    )
+                ),
+                intersection_of=plan.intersections.get(id, ()),
             )
             for id, attribute in plan.attributes.items()
         },

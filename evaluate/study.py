@@ -31,6 +31,7 @@ from unskew.evaluate.generate import (
     missing_batches,
     plan_batches,
 )
+from unskew.evaluate.intersections import add_intersections
 from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Margins, Results, StudyPlan, summarise, write_results
@@ -80,6 +81,9 @@ class StudySettings(Settings):
     """Suite name -> how much of it is drawn."""
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
+    intersections: tuple[tuple[str, ...], ...] = ()
+    """Attributes that are also judged together, as all combinations of their values, such as
+    [[presentation, skin_tone]]; each is then called by its names with + between them."""
     exemplars: Path = Path("runs/emoji-exemplars")
     """Labelled pictures that the classifier reads with; `unskew data` writes Emoji World's."""
     steps: Annotated[int, Field(ge=1)] = 12
@@ -231,26 +235,32 @@ def _attributes_of(suites: Sequence[Suite]) -> dict[str, Attribute]:
 def _plan(
     settings: StudySettings, suites: Sequence[Suite], attributes: Mapping[str, Attribute]
 ) -> StudyPlan:
-    named = [*settings.primaries, *settings.gate]
-    known = {f"{a}@{s.name}" for s in suites for p in s.prompts for a in p.attributes}
-    for entry in named:
-        if entry not in known:
-            raise UserError(
-                f"primaries and gate must name an attribute of a suite that is drawn, got "
-                f"{entry!r} (allowed: {', '.join(sorted(known))})"
-            )
-    return StudyPlan(
+    plan = StudyPlan(
         baseline=next(iter(settings.arms)),
         arms=tuple(settings.arms),
         prompts=tuple(p for s in suites for p in s.prompts),
         suite_roles={s.name: s.role for s in suites},
         attributes=attributes,
         seeds={s.name: settings.suites[s.name].seeds for s in suites},
-        primaries=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.primaries),
-        gate=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.gate),
+        primaries=tuple(map(_attribute_and_suite, settings.primaries)),
+        gate=tuple(map(_attribute_and_suite, settings.gate)),
         margins=settings.margins,
         settings=settings.model_dump(mode="json"),
     )
+    plan = add_intersections(plan, settings.intersections)
+    known = {f"{a}@{prompt.suite}" for prompt in plan.prompts for a in prompt.attributes}
+    for entry in (*settings.primaries, *settings.gate):
+        if entry not in known:
+            raise UserError(
+                f"primaries and gate must name an attribute of a suite that is drawn, got "
+                f"{entry!r} (allowed: {', '.join(sorted(known))})"
+            )
+    return plan
+
+
+def _attribute_and_suite(entry: str) -> tuple[str, str]:
+    attribute, _, suite = entry.partition("@")
+    return attribute, suite
 
 
 def _check_inputs(settings: StudySettings, base: Path) -> dict[str, str]:
