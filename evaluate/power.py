@@ -66,6 +66,8 @@ class Detectable:
     """In imbalance, below 0."""
     share: float
     """Of the baseline's imbalance, in (0, 1]."""
+    kept: float
+    """The part of their skew that prompts then keep, in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def smallest_change(outlook: Outlook, n_prompts: int, n_seeds: int) -> Detectabl
         return None
     kept = float(optimize.brentq(lambda part: seen(part) - POWER, 0.0, 1.0, xtol=1e-4))
     change, _ = change_moments(outlook, spread, kept)
-    return Detectable(change, -change / outlook.baseline)
+    return Detectable(change, -change / outlook.baseline, kept)
 
 
 def power(change: Floats | float, error: Floats | float, df: Floats | float) -> Floats:

@@ -87,7 +87,7 @@ SITUATIONS = {
 class Cell:
     """One kind of study."""
 
-    situation: str
+    situation: Situation
     target: tuple[float, ...]
     prompts: int
     """Units: subjects where they have several wordings."""
@@ -102,7 +102,7 @@ class Cell:
     @property
     def clusters_p(self) -> Ints:
         """(p,) the unit of each prompt."""
-        sizes = WORDINGS if SITUATIONS[self.situation].wordings else (1,)
+        sizes = WORDINGS if self.situation.wordings else (1,)
         return np.repeat(np.arange(self.prompts), np.resize(sizes, self.prompts))
 
     def key(self, studies: int, seed: int) -> str:
@@ -155,7 +155,7 @@ def coverage(cell: Cell, studies: int, seed: int) -> Coverage:
 def true_change(cell: Cell) -> float:
     """Mean true change in imbalance over the population, by Sobol points; exact to about 1e-5."""
     sobol = stats.qmc.Sobol(DIMENSIONS, rng=0).random(TRUTH_POINTS)
-    before, after = SITUATIONS[cell.situation].skews(sobol)
+    before, after = cell.situation.skews(sobol)
     target = np.array(cell.target)
     return float((true_imbalance(after, target) - true_imbalance(before, target)).mean())
 
@@ -193,7 +193,7 @@ def own_truth(cell: Cell, skews_abp: Floats) -> Floats:
 def draw(cell: Cell, studies: int, seed: int) -> Iterator[tuple[NDArray[np.int8], Floats]]:
     """Blocks of (a, b, p, s) readings, -1 where unreadable, and the (a, b, p) skew behind them."""
     clusters_p = cell.clusters_p
-    situation, target_k = SITUATIONS[cell.situation], np.array(cell.target)
+    situation, target_k = cell.situation, np.array(cell.target)
     rng = np.random.default_rng([seed, int(cell.key(studies, seed), 16)])
     at_once = CELLS_AT_ONCE // (len(clusters_p) * cell.seeds)
     if cell.fixed:
