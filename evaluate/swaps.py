@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, reduce
 from itertools import combinations
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from unskew.evaluate.stats import (
@@ -72,13 +74,15 @@ def _p_value(
     n_m = (forth_m + back_m)[some]
     # Of the n seeds that read a in one arm and b in the other, how many go a -> b once swapped.
     if prod(int(n) + 1 for n in n_m) <= 2**EXACT_UP_TO:
-        grids = np.meshgrid(*[np.arange(n + 1) for n in n_m], indexing="ij")
-        forth_om = np.stack([grid.ravel() for grid in grids], axis=-1)
-        weights_o = stats.binom.pmf(forth_om, n_m, 0.5).prod(-1)
+        forth_mo = np.indices(n_m + 1).reshape(len(n_m), -1)
+        weights_o = reduce(np.multiply.outer, [_chances(int(n)) for n in n_m]).ravel()
     else:
-        forth_om = np.random.default_rng(seed).binomial(n_m, 0.5, (RESAMPLES + 1, len(n_m)))
-        forth_om[0] = forth_m[some]
-        weights_o = np.full(len(forth_om), 1 / len(forth_om))
+        ends_m = np.cumsum(n_m)
+        heads_so = _heads(int(ends_m[-1]) // 64 * 64 + 64, seed)
+        forth_mo = heads_so[ends_m] - heads_so[ends_m - n_m]
+        forth_mo[:, 0] = forth_m[some]
+        weights_o = np.full(forth_mo.shape[1], 1 / forth_mo.shape[1])
+    forth_om = forth_mo.T.astype(np.int64)
     # A seed that goes b -> a instead of a -> b takes a picture of b from one arm to the other.
     moved_ok = (forth_om - forth_m[some]) @ moves_mk[some]
     changes_o = imbalance(treated_k + moved_ok, target_k) - imbalance(
@@ -87,3 +91,16 @@ def _p_value(
     # A swap that leaves too few readable pictures has no change: count it against us.
     extreme_o = ~(np.abs(changes_o) < abs(observed) - ROUNDING)
     return min(1.0, float(weights_o @ extreme_o))
+
+
+@lru_cache(maxsize=256)
+def _chances(n: int) -> Floats:
+    """(n + 1,) chance of each number of heads in n tosses."""
+    return np.asarray(stats.binom.pmf(np.arange(n + 1), n, 0.5), dtype=np.float64)
+
+
+@lru_cache(maxsize=2)
+def _heads(n: int, seed: int) -> NDArray[np.int32]:
+    """(n + 1, 10,000) heads in the first 0 to n tosses, of 10,000 series of tosses."""
+    tosses = np.random.default_rng(seed).integers(2, size=(n, RESAMPLES + 1), dtype=np.int32)
+    return np.concatenate([np.zeros_like(tosses[:1]), np.cumsum(tosses, axis=0, dtype=np.int32)])
