@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from unskew.evaluate.power import (
@@ -103,8 +104,10 @@ def test_the_variance_of_a_study_is_told_apart():
         )
         for n in range(200)
     ]
-    mean = np.mean([(v.between, v.linear, v.quadratic) for v in found], axis=0)
-    assert mean == pytest.approx((expected.between, expected.linear, expected.quadratic), rel=0.1)
+    parts = np.array([(v.between, v.linear, v.quadratic) for v in found])
+    # `between` is cut off at 0, so its mean lies a little above; its median does not.
+    assert parts[:, 1:].mean(0) == pytest.approx((expected.linear, expected.quadratic), rel=0.1)
+    assert np.median(parts[:, 0]) == pytest.approx(expected.between, abs=0.01)
 
 
 def test_prompts_of_one_subject_share_their_variance():
@@ -126,10 +129,8 @@ def test_what_is_said_to_settle_a_study_does(value):
         rng = np.random.default_rng(0)
         error = variance.of_mean(n_prompts, n_seeds) ** 0.5
         drawn = value + error * rng.normal(size=40_000)
-        half = 1.96 * error if n_prompts > 200 else 2.2 * error
-        return (
-            (np.abs(drawn) > half) | ((np.abs(drawn) + half) <= margin)
-        ).mean()  # fmt: skip
+        half = stats.t.ppf(0.975, n_prompts - 1) * error
+        return ((np.abs(drawn) > half) | (np.abs(drawn) + half <= margin)).mean()
 
     assert found.prompts > 12
     assert settled(found.prompts, 10) == pytest.approx(0.8, abs=0.03)

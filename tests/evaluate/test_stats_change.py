@@ -77,6 +77,14 @@ def test_interval_leans_to_the_side_of_the_long_tail():
     assert found.value - found.lo > 1.15 * (found.hi - found.value)
 
 
+def test_with_many_prompts_the_interval_comes_back_to_students():
+    """Past 20 prompts the bootstrap's reach counts 20/n: at 2,000 next to nothing."""
+    values = np.random.default_rng(0).exponential(size=2_000)
+    found = cluster_estimate(values, 0)
+    student = stats.t.interval(0.95, 1_999, values.mean(), stats.sem(values))
+    assert (found.lo, found.hi) == pytest.approx(student, abs=0.002 * (student[1] - student[0]))
+
+
 def test_interval_stays_within_what_is_possible():
     """A mean of changes of at most 1 is never said to be beyond 1."""
     values = np.array([-1.0] * 9 + [0.0])
@@ -142,6 +150,18 @@ def test_seed_jackknife_is_leaving_out_one_seed_after_another(rows):
     error = slow.jackknife_error(change, seeds)
     assume(error > 1e-6)
     assert found.hi - found.value == pytest.approx(stats.t.ppf(0.975, len(seeds) - 1) * error)
+
+
+def test_an_excess_of_the_jackknife_narrows_the_interval_and_never_closes_it():
+    """However large the quadratic part reads, at most a quarter of its excess comes off."""
+    without = np.random.default_rng(0).normal(size=10)
+    widths = [
+        (lambda e: e.hi - e.lo)(seed_estimate(0.0, without, quadratic=part))
+        for part in (0.0, 1e-3, 1e9)
+    ]
+    assert widths[0] > widths[1] > widths[2]
+    times = 2 * 9 / 8
+    assert widths[2] == pytest.approx(widths[0] * np.sqrt(1 - 0.25 * (1 - 1 / times)))
 
 
 def test_seeds_without_spread_prove_no_more_than_their_number():
