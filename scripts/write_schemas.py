@@ -16,11 +16,13 @@ from unskew.data.build import DataSettings
 from unskew.errors import UserError
 from unskew.evaluate.study import StudySettings
 from unskew.scripts.bench_options import BenchSettings
+from unskew.scripts.bench_statistics_options import StatisticsSettings
 from unskew.settings import Settings, config_path, run_program, write_schema
 from unskew.train.options import TrainSettings
 
 SETTINGS: dict[str, type[Settings]] = {
     "bench": BenchSettings,
+    "bench-statistics": StatisticsSettings,
     "data": DataSettings,
     "study": StudySettings,
     "train": TrainSettings,
