@@ -18,6 +18,8 @@ from unskew.evaluate.stats import Floats, Ints, cluster_means, farthest
 POWER = 0.8
 MOST = 1_000_000
 """Prompts or seeds beyond which nobody goes."""
+MOST_SPREAD = 100.0
+"""With skews so far apart nearly every prompt shows one value only."""
 NOISE_NODES = 48
 PROMPT_NODES = 200
 LEFT_NODES = 7
@@ -50,7 +52,8 @@ class Outlook:
 
     target: tuple[float, ...]
     baseline: float = 0.4
-    """Mean imbalance of the baseline, in (0, 1)."""
+    """Mean imbalance of the baseline, above 0; under 1, and under less where the target is uneven.
+    """
     correlation: float = 0.5
     """Of the two arms' noise, in [0, 1): what the same seeds bring. 0 is pictures not paired."""
     unevenness: float = 0.2
@@ -83,7 +86,8 @@ class Settling:
 def smallest_change(outlook: Outlook, n_prompts: int, n_seeds: int) -> Detectable | None:
     """The smallest improvement seen with 80 % power. None where not even all skew gone would be.
 
-    Seen is a 95 % interval that excludes 0. Needs two prompts and two seeds.
+    Seen is a 95 % interval that excludes 0. Needs two prompts and two seeds. Raises ValueError for
+    a baseline that this target does not allow.
     """
     spread = skew_spread(outlook)
 
@@ -111,7 +115,11 @@ def power(change: Floats | float, error: Floats | float, df: Floats | float) -> 
 
 
 def skew_spread(outlook: Outlook) -> float:
-    """Standard deviation over prompts of the skew that makes the baseline's imbalance."""
+    """Standard deviation over prompts of the skew that makes the baseline's imbalance.
+
+    Raises ValueError where no skew does: with an uneven target half of the prompts lean to a value
+    that is wanted more, and are never far off.
+    """
     target_k = np.array(outlook.target)
     skew_u, _, weight_u = _population()
 
@@ -119,7 +127,13 @@ def skew_spread(outlook: Outlook) -> float:
         off_u = ((_shown(spread * skew_u[:, None], target_k) - target_k) ** 2).sum(-1)
         return float(weight_u @ off_u) / float(farthest(target_k)) - outlook.baseline
 
-    return float(optimize.brentq(excess, 1e-6, 100.0))
+    most = excess(MOST_SPREAD) + outlook.baseline
+    if not 0 < outlook.baseline < most:
+        raise ValueError(
+            f"baseline must be > 0 and under {most:.2f} with the target {outlook.target}, got "
+            f"{outlook.baseline}"
+        )
+    return float(optimize.brentq(excess, 1e-6, MOST_SPREAD))
 
 
 def change_moments(outlook: Outlook, spread: float, kept: float) -> tuple[float, Variance]:

@@ -67,6 +67,12 @@ def test_the_baseline_is_as_skewed_as_was_said():
     assert imbalance(count_values(codes[0, 0], 2), target).mean() == pytest.approx(0.4, abs=0.01)
 
 
+def test_a_baseline_that_cannot_be_is_told():
+    """With a target of .9 / .1 half of the prompts are near it whatever they show."""
+    with pytest.raises(ValueError, match=r"under 0\.5"):
+        smallest_change(Outlook((0.9, 0.1), baseline=0.8), 20, 20)
+
+
 def test_more_prompts_seeds_and_pairing_see_smaller_changes():
     """Each makes a study sharper; a tiny one sees nothing at all."""
     few = smallest_change(TWO, 20, 10)
