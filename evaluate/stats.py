@@ -25,7 +25,7 @@ FEWEST_CLUSTERS = 10
 EXCESS_TAKEN = 0.25
 """How much of the jackknife's excess is taken off: all of it leaves an error that is right on
 average, but so uncertain with few seeds that intervals cover too little."""
-STUDENT_FROM = 20
+STUDENT_FROM = 15
 """With more clusters than this, Student's interval is trusted the more, the more there are."""
 ROUNDING = 1e-9
 
@@ -109,7 +109,7 @@ def cluster_estimates(values_bc: Floats, seed: int, limit: float = np.inf) -> Es
     """Of b studies of as many clusters each: the mean, its 95 % interval and p-value.
 
     The interval is Student's, and reaches farther on a side where bootstrap-t's does (Efron &
-    Tibshirani 1993, ch. 12): up to 20 clusters as far, from there on 20/n of the way, as Student's
+    Tibshirani 1993, ch. 12): up to 15 clusters as far, from there on 15/n of the way, as Student's
     own error shrinks. With few clusters either alone covers too little, the first where differences
     are skewed, the second where most are near 0; docs/statistics.md has how often this covers.
     All-equal values give an interval of no width, all-zero ones p = 1. The interval is clipped to

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,7 @@ class Coverage:
 
 def coverage(cell: Cell, studies: int, seed: int) -> Coverage:
     """Draw studies of a kind, estimate each by `evaluate/stats.py`, and compare with the truth."""
-    truth = true_change(cell)
+    truth = true_change(cell.situation, cell.target)
     parts = []
     for codes_abps, skews_abp in draw(cell, studies, seed):
         found = estimate(cell, codes_abps, seed)
@@ -152,12 +153,13 @@ def coverage(cell: Cell, studies: int, seed: int) -> Coverage:
     )
 
 
-def true_change(cell: Cell) -> float:
+@lru_cache(maxsize=256)
+def true_change(situation: Situation, target: tuple[float, ...]) -> float:
     """Mean true change in imbalance over the population, by Sobol points; exact to about 1e-5."""
     sobol = stats.qmc.Sobol(DIMENSIONS, rng=0).random(TRUTH_POINTS)
-    before, after = cell.situation.skews(sobol)
-    target = np.array(cell.target)
-    return float((true_imbalance(after, target) - true_imbalance(before, target)).mean())
+    before, after = situation.skews(sobol)
+    target_k = np.array(target)
+    return float((true_imbalance(after, target_k) - true_imbalance(before, target_k)).mean())
 
 
 def true_imbalance(skew: Floats, target_k: Floats) -> Floats:

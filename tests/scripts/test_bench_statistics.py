@@ -41,8 +41,8 @@ def test_the_truth_is_that_of_many_drawn_prompts(situation: str) -> None:
     ]
     found = np.concatenate(changes)
     error = found.std() / np.sqrt(len(found) / 3)
-    assert found.mean() == pytest.approx(true_change(cell), abs=4 * error)
-    assert (true_change(cell) == 0) == cell.situation.null
+    assert found.mean() == pytest.approx(true_change(cell.situation, THREE), abs=4 * error)
+    assert (true_change(cell.situation, THREE) == 0) == cell.situation.null
 
 
 def test_the_arms_share_noise_and_some_pictures_cannot_be_read() -> None:
