@@ -74,7 +74,7 @@ def _p_value(
     n_m = (forth_m + back_m)[some]
     # Of the n seeds that read a in one arm and b in the other, how many go a -> b once swapped.
     if prod(int(n) + 1 for n in n_m) <= 2**EXACT_UP_TO:
-        forth_mo = np.indices(n_m + 1).reshape(len(n_m), -1)
+        forth_mo = np.indices((n_m + 1).tolist()).reshape(len(n_m), -1)
         weights_o = reduce(np.multiply.outer, [_chances(int(n)) for n in n_m]).ravel()
     else:
         ends_m = np.cumsum(n_m)

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from unskew.evaluate.spread import mean_sums
@@ -189,10 +188,11 @@ def cuts(target_k: Floats) -> Floats:
 def own_truth(cell: Cell, skews_abp: Floats) -> Floats:
     """(B,) true change of each study's own prompts."""
     before_bp, after_bp = true_imbalance(skews_abp, np.array(cell.target))
-    return cluster_means((after_bp - before_bp).T, cell.clusters_p).mean(0)
+    truth_b: Floats = cluster_means((after_bp - before_bp).T, cell.clusters_p).mean(0)
+    return truth_b
 
 
-def draw(cell: Cell, studies: int, seed: int) -> Iterator[tuple[NDArray[np.int8], Floats]]:
+def draw(cell: Cell, studies: int, seed: int) -> Iterator[tuple[Ints, Floats]]:
     """Blocks of (a, b, p, s) readings, -1 where unreadable, and the (a, b, p) skew behind them."""
     clusters_p = cell.clusters_p
     situation, target_k = cell.situation, np.array(cell.target)
@@ -215,10 +215,10 @@ def draw(cell: Cell, studies: int, seed: int) -> Iterator[tuple[NDArray[np.int8]
         # Prompts are uneven: some are hardly ever unreadable, some often.
         rate_bp1 = 3 * cell.unreadable * rng.random((*shape, 1), dtype=np.float32) ** 2
         codes_abps[rng.random(codes_abps.shape, dtype=np.float32) < rate_bp1] = -1
-        yield codes_abps, skews_abp
+        yield codes_abps.astype(np.int64), skews_abp
 
 
-def estimate(cell: Cell, codes_abps: NDArray[np.int8], seed: int) -> Estimates:
+def estimate(cell: Cell, codes_abps: Ints, seed: int) -> Estimates:
     """The change of each study by the functions that a study's rows are made with."""
     target_pk = np.tile(np.array(cell.target), (codes_abps.shape[2], 1))
     clusters_p = cell.clusters_p
