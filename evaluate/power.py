@@ -92,26 +92,39 @@ def smallest_change(outlook: Outlook, n_prompts: int, n_seeds: int) -> Detectabl
     spread = skew_spread(outlook)
 
     def seen(kept: float) -> float:
-        change, variance = change_moments(outlook, spread, kept)
-        error = np.sqrt(variance.of_mean(n_prompts, n_seeds))
-        return float(power(change, error, n_prompts - 1)) if change < 0 else 0.0
+        expected = expect(outlook, spread, kept)
+        if expected.change >= 0:
+            return 0.0
+        error = np.sqrt(expected.variance.of_mean(n_prompts, n_seeds))
+        return power(expected.change, error, n_prompts, *expected.shape(n_seeds))
 
     if seen(0.0) < POWER:
         return None
     kept = float(optimize.brentq(lambda part: seen(part) - POWER, 0.0, 1.0, xtol=1e-4))
-    change, _ = change_moments(outlook, spread, kept)
+    change = expect(outlook, spread, kept).change
     return Detectable(change, -change / outlook.baseline, kept)
 
 
-def power(change: Floats | float, error: Floats | float, df: Floats | float) -> Floats:
+def power(
+    change: float, error: float, n_prompts: int, skewness: float = 0.0, kurtosis: float = 0.0
+) -> float:
     """Probability that Student's 95 % interval lies wholly on the true change's side of 0.
 
-    `error` is the standard error of the change. For a change of 0 it is .025.
+    `error` is the standard error of the change. For a change of 0 it is .025. `skewness` and excess
+    `kurtosis` of the prompts' changes enter by the first two moments of t (Cramer 1946, ch. 27):
+    with a long tail on the side of the change, small changes come with small errors.
     """
+    df, effect = n_prompts - 1, abs(change) / error
     bar = stats.t.ppf(0.975, df)
-    found = np.asarray(stats.nct.sf(bar, df, np.abs(change) / np.asarray(error)))
-    # scipy's tail is NaN, or 0, far out, where it is 1 to the last bit.
-    return np.where(np.abs(change) > 30 * np.asarray(error), 1.0, found)
+    if effect - bar > 30:  # where scipy's tail is NaN
+        return 1.0
+    plain = float(stats.nct.sf(bar, df, effect))
+    tail = skewness * np.sign(change) / np.sqrt(n_prompts)
+    shift = effect * 3 * kurtosis / (8 * n_prompts) - tail / 2
+    variance = 1 + effect**2 / (2 * n_prompts)
+    now = variance - effect * tail + effect**2 * kurtosis / (4 * n_prompts)
+    z = (stats.norm.ppf(plain) * np.sqrt(variance) + shift) / np.sqrt(max(now, 0.25))
+    return float(stats.norm.cdf(z))
 
 
 def skew_spread(outlook: Outlook) -> float:
@@ -136,8 +149,43 @@ def skew_spread(outlook: Outlook) -> float:
     return float(optimize.brentq(excess, 1e-6, MOST_SPREAD))
 
 
-def change_moments(outlook: Outlook, spread: float, kept: float) -> tuple[float, Variance]:
-    """The mean true change, and the parts of its variance, where prompts keep a part of their skew.
+@dataclass(frozen=True)
+class Expected:
+    """What prompts of a population change by; fields (u,), weights sum to 1."""
+
+    weight_u: Floats
+    change_u: Floats
+    """True change of each."""
+    linear_u: Floats
+    """Parts of the sampling variance; see `Variance`."""
+    quadratic_u: Floats
+
+    @property
+    def change(self) -> float:
+        """Mean true change."""
+        return float(self.weight_u @ self.change_u)
+
+    @property
+    def variance(self) -> Variance:
+        """Of the changes that are read."""
+        return Variance(
+            between=float(self.weight_u @ (self.change_u - self.change) ** 2),
+            linear=float(self.weight_u @ self.linear_u),
+            quadratic=float(self.weight_u @ self.quadratic_u),
+        )
+
+    def shape(self, n_seeds: int) -> tuple[float, float]:
+        """Skewness and excess kurtosis of the changes that are read, sampling error as normal."""
+        off_u = self.change_u - self.change
+        within_u = self.linear_u / n_seeds + self.quadratic_u / (n_seeds * (n_seeds - 1))
+        variance = self.variance.of_mean(1, n_seeds)
+        third = self.weight_u @ (off_u**3 + 3 * off_u * within_u)
+        fourth = self.weight_u @ (off_u**4 + 6 * off_u**2 * within_u + 3 * within_u**2)
+        return float(third / variance**1.5), float(fourth / variance**2 - 3)
+
+
+def expect(outlook: Outlook, spread: float, kept: float) -> Expected:
+    """What is to be expected where prompts keep a part of their skew.
 
     The linear part of prompt u is 4 Var(g) for one seed's g = p1 - q of what treated shows less
     p0 - q of what baseline shows, the quadratic one twice the squared sizes of their covariances.
@@ -158,7 +206,6 @@ def change_moments(outlook: Outlook, spread: float, kept: float) -> tuple[float,
     joint_ukl = np.einsum("uwk,uwl,w->ukl", *given, weight_w, optimize=True)
     off0_uk, off1_uk = p0_uk - target_k, p1_uk - target_k
     change_u = ((off1_uk**2).sum(-1) - (off0_uk**2).sum(-1)) / far
-    change = float(weight_u @ change_u)
     covariances = [
         _covariance(p0_uk[:, :, None] * np.eye(len(target_k)), p0_uk, p0_uk),
         _covariance(p1_uk[:, :, None] * np.eye(len(target_k)), p1_uk, p1_uk),
@@ -175,11 +222,7 @@ def change_moments(outlook: Outlook, spread: float, kept: float) -> tuple[float,
         )
     )
     quadratic_u = sum(n * (c**2).sum((1, 2)) for n, c in zip(times, covariances, strict=True))
-    return change, Variance(
-        between=float(weight_u @ (change_u - change) ** 2),
-        linear=4 * float(weight_u @ linear_u) / far**2,
-        quadratic=2 * float(weight_u @ quadratic_u) / far**2,
-    )
+    return Expected(weight_u, change_u, 4 * linear_u / far**2, 2 * quadratic_u / far**2)
 
 
 def _covariance(joint_ukl: Floats, p_uk: Floats, p_ul: Floats) -> Floats:
