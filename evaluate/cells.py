@@ -13,7 +13,7 @@ from unskew.attributes import SUBJECT, Attribute, folded
 from unskew.errors import UserError
 from unskew.evaluate.gate_schema import REPRESENTATION, GateSettings
 from unskew.evaluate.schema import Inference, Margins, Needed, Role
-from unskew.evaluate.stats import FEWEST_CLUSTERS, Estimate, Ints, needed
+from unskew.evaluate.stats import FEWEST_CLUSTERS, Estimate, Floats, Ints, needed
 from unskew.prompts import Prompt
 
 COLUMNS = (
@@ -53,6 +53,8 @@ class StudyPlan:
     """The study's settings, kept with the results."""
     arm_facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arm -> what else is known of it, kept with the results."""
+    intersections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Attribute -> the attributes whose readings it combines; see `intersections`."""
 
     @property
     def treated(self) -> tuple[str, ...]:
@@ -86,6 +88,13 @@ class Unit:
     def n_clusters(self) -> int:
         """Different subjects."""
         return int(self.clusters_p.max()) + 1
+
+    @property
+    def weights_p(self) -> Floats:
+        """(p,) what each prompt counts in the mean over clusters; they sum to 1."""
+        sizes_c = np.bincount(self.clusters_p)
+        weights: Floats = 1 / (sizes_c[self.clusters_p] * len(sizes_c))
+        return weights
 
     def needed(self, estimate: Estimate, room: float) -> Needed | None:
         """How many of the unit would settle an inconclusive row; see `stats.needed`."""

@@ -20,6 +20,7 @@ from unskew.evaluate.classifiers.options import check_readers, load_classifier
 from unskew.evaluate.classify import ArmPictures, Reader
 from unskew.evaluate.elsewhere import Found, check_whole, find_pictures
 from unskew.evaluate.generate import Cell, Sampler
+from unskew.evaluate.intersections import add_intersections
 from unskew.evaluate.options import StudySettings
 from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype
 from unskew.prompts import Prompt, Suite, load_suites, prompt_file, with_targets
@@ -85,7 +86,6 @@ def look_over(settings: StudySettings) -> Study:
         for prompt in suite.prompts
         for number in range(settings.suites[suite.name].seeds)
     )
-    _check_entries(settings, suites)
     adapters = {
         key: sha
         for name, arm in settings.drawn.items()
@@ -117,12 +117,14 @@ def look_over(settings: StudySettings) -> Study:
         suite_roles={s.name: s.role for s in suites},
         attributes=attributes,
         seeds={s.name: settings.suites[s.name].seeds for s in suites},
-        primaries=tuple((e.split("@")[0], e.split("@")[1]) for e in settings.primaries),
+        primaries=tuple(_attribute_and_suite(entry) for entry in settings.primaries),
         gate=settings.gate,
         margins=settings.margins,
         settings=settings.model_dump(mode="json", exclude={"relabel"}),
         arm_facts={name: facts for name, facts in facts_of.items() if facts},
     )
+    plan = add_intersections(plan, settings.intersections)
+    _check_primaries(plan)
     check_plan(plan)
     dtype, dtype_reason = _dtype(settings, device)
     counts = ", ".join(f"{s.name} {len(s.prompts)} x {plan.seeds[s.name]}" for s in suites)
@@ -203,14 +205,19 @@ def _attributes_of(prompts: Sequence[Prompt]) -> dict[str, Attribute]:
     return {id: load_attribute(id) for id in ids if id != SUBJECT}
 
 
-def _check_entries(settings: StudySettings, suites: Sequence[Suite]) -> None:
-    known = {f"{a}@{s.name}" for s in suites for p in s.prompts for a in p.attributes}
-    for entry in settings.primaries:
-        if entry not in known:
+def _check_primaries(plan: StudyPlan) -> None:
+    known = {f"{a}@{prompt.suite}" for prompt in plan.prompts for a in prompt.attributes}
+    for attribute, suite in plan.primaries:
+        if (entry := f"{attribute}@{suite}") not in known:
             raise UserError(
                 f"primaries must name an attribute of a suite that is drawn, got "
                 f"{entry!r} (allowed: {', '.join(sorted(known))})"
             )
+
+
+def _attribute_and_suite(entry: str) -> tuple[str, str]:
+    attribute, _, suite = entry.partition("@")
+    return attribute, suite
 
 
 def _base(settings: StudySettings) -> Path:

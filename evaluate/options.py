@@ -126,6 +126,9 @@ class StudySettings(Settings):
     what its prompt file says; one for an attribute holds where that says nothing."""
     primaries: tuple[str, ...] = ()
     """The declared primary comparisons, "attribute@suite"; Holm's correction runs over these."""
+    intersections: tuple[tuple[str, ...], ...] = ()
+    """Attributes that are also judged together, as all combinations of their values, such as
+    [[presentation, skin_tone]]; each is then called by its names with + between them."""
     classifiers: dict[str, ClassifierSettings]
     """Name -> a reader of attributes; each attribute that is measured has exactly one."""
     sampler: SamplerName = "base"

@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from unskew.errors import UserError
 from unskew.evaluate.cells import StudyPlan, SuiteCells, Unit, unit_of
 from unskew.evaluate.rates import rate_interval
+from unskew.evaluate.row_parts import needed_by, transition_table, unreadable_change
 from unskew.evaluate.schema import (
     ArmRepresentation,
     Change,
@@ -20,6 +21,7 @@ from unskew.evaluate.schema import (
     PromptRow,
     RepresentationRow,
 )
+from unskew.evaluate.spread import mean_sums
 from unskew.evaluate.stats import (
     Floats,
     Ints,
@@ -35,10 +37,10 @@ from unskew.evaluate.stats import (
     imbalance_without_each_seed,
     overshoot,
     seed_estimate,
-    swap_p,
     unreadable_bounds,
     unseen_change,
 )
+from unskew.evaluate.swaps import swap_p
 from unskew.prompts import Prompt
 
 MOST_LEFT_OUT = 0.10
@@ -153,16 +155,31 @@ def _check_readable(
 
 def _change_estimate(sample: _Sample) -> TestedEstimate:
     """The paired change in imbalance; below 0 is better."""
-    kept, unit = sample.kept_p, sample.unit
-    target_pk, counts_apk = sample.target_pk[kept], sample.counts_apk[:, kept]
-    change_c = cluster_means(
-        imbalance(counts_apk[1], target_pk) - imbalance(counts_apk[0], target_pk), unit.clusters_p
-    )
+    unit = sample.unit
+    change_c = cluster_means(_changes(sample), unit.clusters_p)
     if not unit.fixed:
         return cluster_estimate(change_c, sample.plan.resampling_seed, limit=1.0)
-    without_aps = [imbalance_without_each_seed(c[kept], target_pk) for c in sample.codes_aps]
-    without_s = cluster_means(without_aps[1] - without_aps[0], unit.clusters_p).mean(0)
-    return seed_estimate(float(change_c.mean()), without_s, limit=1.0)
+    return _by_seeds(*_kept(sample), unit, float(change_c.mean()))
+
+
+def _kept(sample: _Sample) -> tuple[Ints, Floats]:
+    """Codes and target of the prompts that are kept."""
+    return sample.codes_aps[:, sample.kept_p], sample.target_pk[sample.kept_p]
+
+
+def _changes(sample: _Sample) -> Floats:
+    """Change in imbalance of each prompt that is kept."""
+    target_pk, counts_apk = sample.target_pk[sample.kept_p], sample.counts_apk[:, sample.kept_p]
+    return imbalance(counts_apk[1], target_pk) - imbalance(counts_apk[0], target_pk)
+
+
+def _by_seeds(codes_aps: Ints, target_pk: Floats, unit: Unit, value: float) -> TestedEstimate:
+    """With the seeds as the unit; of two arms their difference, of one the imbalance itself."""
+    without_aps = np.stack([imbalance_without_each_seed(codes, target_pk) for codes in codes_aps])
+    without_ps = without_aps[-1] - without_aps[0] if len(codes_aps) > 1 else without_aps[0]
+    without_s = cluster_means(without_ps, unit.clusters_p).mean(0)
+    sums = mean_sums(codes_aps, target_pk, unit.weights_p)
+    return seed_estimate(value, without_s, 1.0, float(sums.quadratic))
 
 
 def _row(
@@ -173,7 +190,6 @@ def _row(
     baseline, *treated = (_arm(sample, n) for n in range(len(sample.arms)))
     margin = sample.plan.margins.imbalance
     verdict = change_verdict(change, margin, p_adjusted) if change else None
-    room = max(abs(change.value), margin - abs(change.value)) if change else 0.0
     crossed = _overshoot(sample) if change else None
     return RepresentationRow(
         attribute=sample.attribute,
@@ -193,10 +209,15 @@ def _row(
         change=_change(sample, change, p_adjusted, baseline, treated[0], crossed)
         if change and crossed
         else None,
+        transitions=transition_table(sample.codes_aps, sample.values) if change else None,
         per_prompt=_prompt_rows(sample, crossed),
         left_out=tuple(sample.prompts[n].id for n in np.flatnonzero(~sample.kept_p)),
         verdict=verdict,
-        needed=unit.needed(change, room) if change and verdict == "inconclusive" else None,
+        needed=needed_by(
+            change, _changes(sample), *_kept(sample), unit, sample.plan.margins.imbalance
+        )
+        if change and verdict == "inconclusive"
+        else None,
         notes=notes,
     )
 
@@ -230,9 +251,8 @@ def _arm(sample: _Sample, arm: int) -> ArmRepresentation:
     n_readable = int(counts_pk.sum())
     imbalance_c = cluster_means(imbalance(counts_pk, target_pk), unit.clusters_p)
     if unit.fixed:
-        without_ps = imbalance_without_each_seed(sample.codes_aps[arm][kept], target_pk)
-        without_s = cluster_means(without_ps, unit.clusters_p).mean(0)
-        estimate = seed_estimate(float(imbalance_c.mean()), without_s, limit=1.0)
+        codes_aps = sample.codes_aps[[arm]][:, kept]
+        estimate = _by_seeds(codes_aps, target_pk, unit, float(imbalance_c.mean()))
     else:
         estimate = cluster_estimate(imbalance_c, sample.plan.resampling_seed, limit=1.0)
     intervals = [rate_interval(rates_c, n_readable, unit.fixed) for rates_c in shares_ck.T]
@@ -268,6 +288,11 @@ def _change(
         overshoot_rate=float(crossed.crossed_p[sample.kept_p].mean()),
         overshoot_by_chance=float(crossed.by_chance_p[sample.kept_p].mean()),
         worst_case=_worst_case(sample),
+        unreadable_rate=unreadable_change(
+            sample.codes_aps,
+            unit_of(sample.plan, sample.suite, sample.prompts, sample.unit.fixed),
+            sample.same_pictures,
+        ),
     )
 
 

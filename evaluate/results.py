@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from unskew.attributes import Attribute
 from unskew.evaluate.cells import StudyPlan as StudyPlan
 from unskew.evaluate.cells import SuiteCells, check_plan, lay_out
 from unskew.evaluate.gate import judge_gate
+from unskew.evaluate.intersections import with_intersections
 from unskew.evaluate.preservation import Features, drift_rows, fidelity_rows
 from unskew.evaluate.representation import representation_rows
 from unskew.evaluate.schema import (
@@ -40,7 +40,8 @@ def summarise(
     answer: fewer than two seeds, readings of another study, too many unreadable pictures.
     """
     check_plan(plan)
-    cells = lay_out(readings, plan)
+    laid_out = lay_out(readings, plan)
+    cells = {suite: with_intersections(part, plan) for suite, part in laid_out.items()}
     representation = representation_rows(plan, cells)
     fidelity = fidelity_rows(plan, cells)
     drift = drift_rows(plan, control_features) if control_features is not None else ()
@@ -89,8 +90,9 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
                 values=attribute.values,
                 target=dict(zip(attribute.values, attribute.target.tolist(), strict=True)),
                 caveat=attribute.caveat,
-                classifiers=_readers(used, attribute),
+                classifiers=_readers(used, plan, id),
                 folded_from=attribute.fold.attribute if attribute.fold else None,
+                intersection_of=plan.intersections.get(id, ()),
             )
             for id, attribute in plan.attributes.items()
         },
@@ -111,7 +113,8 @@ def _settings(plan: StudyPlan, readings: pd.DataFrame) -> ResultSettings:
     )
 
 
-def _readers(used: pd.DataFrame, attribute: Attribute) -> tuple[str, ...]:
-    """The classifiers that read an attribute, or the finer one that it is folded from."""
-    names = [attribute.id, *([attribute.fold.attribute] if attribute.fold else [])]
-    return tuple(sorted(set(used["classifier"][used["attribute"].isin(names)])))
+def _readers(used: pd.DataFrame, plan: StudyPlan, id: str) -> tuple[str, ...]:
+    """The classifiers that read an attribute, or those that it is folded or combined from."""
+    parts = [plan.attributes[part] for part in plan.intersections.get(id, (id,))]
+    read = {part.id for part in parts} | {part.fold.attribute for part in parts if part.fold}
+    return tuple(sorted(set(used["classifier"][used["attribute"].isin(read)])))

@@ -43,10 +43,16 @@ class Margins(Model):
 
 
 class Needed(Model):
-    """Roughly how many would settle an inconclusive row, by scaling its standard error."""
+    """Roughly how many would settle an inconclusive row, were its estimate the truth.
+
+    In a representation row with 80 % probability; elsewhere by scaling the standard error.
+    """
 
     unit: Literal["prompts", "subjects", "seeds"]
     count: int
+    seeds: int | None = None
+    """Of a representation row: seeds a prompt that would do the same without further prompts. Null
+    where no number would, because the prompts themselves differ too much."""
 
 
 class PromptArm(Model):
@@ -91,6 +97,13 @@ class ArmRepresentation(Model):
     unreadable_ci95: Interval
 
 
+class UnreadableChange(Model):
+    """Treated - baseline, paired; above 0 more pictures cannot be read."""
+
+    value: float
+    ci95: Interval
+
+
 class Change(Model):
     """Treated - baseline, paired; below 0 is better."""
 
@@ -108,6 +121,24 @@ class Change(Model):
     """The overshoot rate that arms exactly on target would show with as many pictures."""
     worst_case: Interval
     """Where the change could lie had every unreadable picture been read; no sampling error."""
+    unreadable_rate: UnreadableChange | None = None
+    """Change of the share of pictures that could not be read, over all prompts."""
+
+
+class Transitions(Model):
+    """Which value became which: the same cell in both arms, over all prompts. A description."""
+
+    counts: dict[str, dict[str, int]]
+    """Baseline's value -> treated arm's value -> cells."""
+    became_unreadable: dict[str, int]
+    """Baseline's value -> cells that the treated arm could not read."""
+    became_readable: dict[str, int]
+    """Treated arm's value -> cells that only it could read."""
+    unread: int
+    """Cells that neither could read."""
+    stuart_maxwell_p: float | None
+    """p-value of equal frequencies in both arms, pooled: it ignores that pictures of one prompt
+    belong together. Null where nothing changed."""
 
 
 class RepresentationRow(Model):
@@ -131,6 +162,8 @@ class RepresentationRow(Model):
     change: Change | None
     corrected: None = None
     """Reserved for figures corrected for the classifier's error."""
+    transitions: Transitions | None = None
+    """Null in an audit."""
     per_prompt: tuple[PromptRow, ...]
     left_out: tuple[str, ...]
     """Prompts with too few readable pictures in an arm; they are in `worst_case` only."""
@@ -224,6 +257,8 @@ class AttributeSettings(Model):
     classifiers: tuple[str, ...]
     folded_from: str | None = None
     """The finer attribute that was read, where the values are groups of its values."""
+    intersection_of: tuple[str, ...] = ()
+    """The attributes whose readings were combined; empty for one that was read itself."""
 
 
 class SuiteSettings(Model):

@@ -22,6 +22,11 @@ EXACT_UP_TO = 13
 """Sign flips of this many things (8,192) are enumerated, of more are drawn."""
 FEWEST_CLUSTERS = 10
 """With fewer clusters the seeds are the unit and a row speaks of its own prompts only."""
+EXCESS_TAKEN = 0.25
+"""How much of the jackknife's excess is taken off: all of it leaves an error that is right on
+average, but so uncertain with few seeds that intervals cover too little."""
+STUDENT_FROM = 15
+"""With more clusters than this, Student's interval is trusted the more, the more there are."""
 ROUNDING = 1e-9
 
 
@@ -42,6 +47,20 @@ class TestedEstimate(Estimate):
     p_value: float
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """`TestedEstimate` of b studies at once; every field is (b,)."""
+
+    value: Floats
+    lo: Floats
+    hi: Floats
+    p_value: Floats
+
+    def one(self, n: int) -> TestedEstimate:
+        """That of one study."""
+        return TestedEstimate(*(float(f[n]) for f in (self.value, self.lo, self.hi, self.p_value)))
+
+
 def count_values(codes_ps: Ints, n_values: int) -> Ints:
     """(..., K) pictures of each value from (..., S) codes; unreadable ones are not counted."""
     return np.stack([(codes_ps == k).sum(-1) for k in range(n_values)], axis=-1)
@@ -59,7 +78,7 @@ def imbalance(counts_pk: Ints, target_pk: Floats) -> Floats:
     n = np.where(n < 2, np.nan, n)
     squared = counts_pk * (counts_pk - 1) / (n * (n - 1))
     distance = (squared - 2 * target_pk * counts_pk / n + target_pk**2).sum(-1)
-    result: Floats = distance / _farthest(target_pk)
+    result: Floats = distance / farthest(target_pk)
     return result
 
 
@@ -81,22 +100,42 @@ def cluster_means(values_p: Floats, clusters_p: Ints) -> Floats:
 def cluster_estimate(values_c: Floats, seed: int, limit: float = np.inf) -> TestedEstimate:
     """Mean over clusters; 95 % interval by resampling them; p-value by flipping their signs.
 
-    The interval is bootstrap-t (Efron & Tibshirani 1993, ch. 12), on each side never narrower than
-    Student's: with 10-20 clusters either alone covers too little, the first when most differences
-    are near 0, the second when they are skewed. All-zero values give [0, 0] and p = 1. The interval
-    is clipped to +-`limit`, the range of what is estimated. Neither the order of the values nor the
-    choice of sign moves the result. Needs two clusters.
+    `cluster_estimates` of one study.
     """
-    n = len(values_c)
-    values = np.sort(values_c)
-    mean = float(values.mean())
-    error = float(values.std(ddof=1)) / np.sqrt(n)
-    if np.ptp(values) < ROUNDING:
-        return TestedEstimate(mean, mean, mean, sign_flip_p(values, seed))
+    return cluster_estimates(values_c[None], seed, limit).one(0)
+
+
+def cluster_estimates(values_bc: Floats, seed: int, limit: float = np.inf) -> Estimates:
+    """Of b studies of as many clusters each: the mean, its 95 % interval and p-value.
+
+    The interval is Student's, and reaches farther on a side where bootstrap-t's does (Efron &
+    Tibshirani 1993, ch. 12): up to 15 clusters as far, from there on 15/n of the way, as Student's
+    own error shrinks. With few clusters either alone covers too little, the first where differences
+    are skewed, the second where most are near 0; docs/statistics.md has how often this covers.
+    All-equal values give an interval of no width, all-zero ones p = 1. The interval is clipped to
+    +-`limit`, the range of what is estimated. Neither the order of the values nor the choice of
+    sign moves it. Needs two clusters.
+    """
+    n = values_bc.shape[1]
+    values_bc = np.sort(values_bc, axis=1)
+    mean = values_bc.mean(axis=1)
+    error = values_bc.std(axis=1, ddof=1) / np.sqrt(n)
+    varied = np.ptp(values_bc, axis=1) >= ROUNDING
+    error[~varied] = 0
     student = float(stats.t.ppf(0.975, n - 1))
-    low, high = np.quantile(_bootstrap_t(values, seed), [0.025, 0.975])
-    lo, hi = mean - max(student, float(high)) * error, mean - min(-student, float(low)) * error
-    return clipped(TestedEstimate(mean, lo, hi, sign_flip_p(values, seed)), limit)
+    low, high = np.zeros((2, len(mean)))
+    if varied.any():
+        low[varied], high[varied] = bootstrap_t(values_bc[varied], seed)
+    part = min(1.0, STUDENT_FROM / n)
+    lo = mean - (student + part * np.maximum(high - student, 0)) * error
+    hi = mean + (student + part * np.maximum(-low - student, 0)) * error
+    return Estimates(
+        mean,
+        # Within the limit, but never without the estimate, which may read beyond it.
+        np.maximum(lo, np.minimum(-limit, mean)),
+        np.minimum(hi, np.maximum(limit, mean)),
+        sign_flip_p(values_bc, seed),
+    )
 
 
 def clipped(estimate: TestedEstimate, limit: float) -> TestedEstimate:
@@ -105,92 +144,136 @@ def clipped(estimate: TestedEstimate, limit: float) -> TestedEstimate:
     return replace(estimate, lo=lo, hi=min(estimate.hi, max(limit, estimate.value)))
 
 
-def _bootstrap_t(values_c: Floats, seed: int) -> Floats:
-    """Studentised means of resamples; resamples without spread have none and are left out."""
-    n = len(values_c)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(n, size=(RESAMPLES // 2, n))
+def bootstrap_t(values_bc: Floats, seed: int) -> tuple[Floats, Floats]:
+    """((B,), (B,)) 2.5 % and 97.5 % points of the studentised means of resampled clusters.
+
+    `values_bc` are sorted, and not all equal in any study. Resamples without spread have no
+    studentised mean and are left out.
+    """
+    n = values_bc.shape[1]
+    scale_b1 = values_bc.std(axis=1, keepdims=True)
+    values_bc = (values_bc - values_bc.mean(axis=1, keepdims=True)) / scale_b1
     found = []
-    for block in np.array_split(draws, 1 + draws.size // 1_000_000):
-        # Each draw and its mirror image: negated values then give exactly negated intervals.
-        sample = np.concatenate([values_c[block], values_c[n - 1 - block]])
-        errors = sample.std(axis=1, ddof=1) / np.sqrt(n)
-        varied = errors > 1e-6 * values_c.std()
-        found.append((sample.mean(axis=1) - values_c.mean())[varied] / errors[varied])
-    return np.concatenate(found)
+    for block in _blocks(RESAMPLES // 2, n):
+        # How often each cluster is drawn, and its mirror image: negated values then give exactly
+        # negated intervals.
+        times_rc = _times_drawn(n, seed, block.start, block.stop)
+        for times in (times_rc, times_rc[:, ::-1]):
+            mean_br = values_bc @ times.T / n
+            variance_br = (values_bc**2 @ times.T / n - mean_br**2) * n / (n - 1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found.append(mean_br / np.sqrt(variance_br / n))
+                found[-1][variance_br < 1e-12 * n] = np.nan
+    studentised_br = np.sort(np.concatenate(found, axis=1), axis=1)  # NaN comes last
+    last_b = np.isfinite(studentised_br).sum(axis=1) - 1
+    return _quantile(studentised_br, last_b, 0.025), _quantile(studentised_br, last_b, 0.975)
 
 
-def sign_flip_p(values_c: Floats, seed: int) -> float:
-    """Two-sided p-value of a mean of 0, from flipping the sign of each cluster's value.
+def _quantile(sorted_br: Floats, last_b: Ints, share: float) -> Floats:
+    """The linear quantile of each row's first `last_b` + 1 values."""
+    at = share * last_b
+    below = np.floor(at).astype(np.int64)
+    rows = np.arange(len(sorted_br))
+    low, high = sorted_br[rows, below], sorted_br[rows, np.minimum(below + 1, last_b)]
+    result: Floats = low + (at - below) * (high - low)
+    return result
+
+
+def _blocks(n_draws: int, n: int) -> list[range]:
+    """Draws cut so that a block of them over n things fits into memory."""
+    step = max(1, 4_000_000 // n)
+    return [range(start, min(start + step, n_draws)) for start in range(0, n_draws, step)]
+
+
+@lru_cache(maxsize=2)
+def _times_drawn(n: int, seed: int, start: int, stop: int) -> Floats:
+    """(R, C) how often each cluster is in each of the resamples from start to stop."""
+    draws = np.random.default_rng([seed, start]).integers(n, size=(stop - start, n))
+    flat = (np.arange(stop - start)[:, None] * n + draws).ravel()
+    return np.bincount(flat, minlength=draws.size).reshape(draws.shape).astype(np.float64)
+
+
+def sign_flip_p(values_bc: Floats, seed: int) -> Floats:
+    """(B,) two-sided p-values of a mean of 0, from flipping the sign of each cluster's value.
 
     Exact for up to 13 values; else 9,999 draws and the observed one, p = (1 + hits) / 10,000
     (Phipson & Smyth 2010), never 0. Assumes differences symmetric about 0 under the null.
     """
     # The flips' distribution depends on sizes only: sorted, neither order nor sign can matter.
-    sizes = np.sort(np.abs(values_c))
-    sums = np.abs(_signs(len(sizes), seed) @ sizes)
-    return float((sums >= abs(values_c.sum()) - ROUNDING).mean())
+    sizes_bc = np.sort(np.abs(values_bc), axis=1)
+    n = sizes_bc.shape[1]
+    observed_b1 = np.abs(values_bc.sum(axis=1, keepdims=True)) - ROUNDING
+    n_draws = 2**n if n <= EXACT_UP_TO else RESAMPLES + 1
+    hits_b = np.zeros(len(values_bc))
+    for block in _blocks(n_draws, n):
+        sums_br = np.abs(sizes_bc @ _signs(n, seed, block.start, block.stop).T)
+        hits_b += (sums_br >= observed_b1).sum(axis=1)
+    result: Floats = hits_b / n_draws
+    return result
 
 
-@lru_cache(maxsize=64)
-def _signs(n: int, seed: int) -> Floats:
-    """(B, n) of +-1: every combination where there are few, else draws; row 0 flips nothing."""
+@lru_cache(maxsize=2)
+def _signs(n: int, seed: int, start: int, stop: int) -> Floats:
+    """(R, n) of +-1: every combination where there are few, else draws; row 0 flips nothing."""
     if n <= EXACT_UP_TO:
-        bits = np.arange(2**n)[:, None] >> np.arange(n) & 1
+        bits = np.arange(start, stop)[:, None] >> np.arange(n) & 1
     else:
-        bits = np.random.default_rng(seed).integers(2, size=(RESAMPLES + 1, n))
-        bits[0] = 0
+        bits = np.random.default_rng([seed, start]).integers(2, size=(stop - start, n))
+        bits[: start == 0] = 0
     return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
 
 
-def seed_estimate(value: float, without_s: Floats, limit: float = np.inf) -> TestedEstimate:
+def seed_estimate(
+    value: float, without_s: Floats, limit: float = np.inf, quadratic: float = 0.0
+) -> TestedEstimate:
     """Interval and p-value when the seeds are the unit: delete-one-seed jackknife, Student's t.
 
-    `without_s` holds the value with seed s left out of every prompt and arm (Tukey 1958; Efron &
-    Stein 1981: conservative for U-statistics). The p-value is never below 2^(1-S), what S signs
-    could show at best. All-equal values have no spread: [value, value], and p = 1 where it is 0.
+    `seed_estimates` of one study.
     """
-    n = len(without_s)
-    error = float(np.sqrt((n - 1) / n * ((without_s - without_s.mean()) ** 2).sum()))
-    if error < ROUNDING:
-        return TestedEstimate(value, value, value, 1.0 if abs(value) < ROUNDING else 2.0 ** (1 - n))
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    p_value = max(2 * float(stats.t.sf(abs(value) / error, n - 1)), 2.0 ** (1 - n))
-    return clipped(TestedEstimate(value, value - half, value + half, p_value), limit)
+    found = seed_estimates(np.array([value]), without_s[None], limit, np.array([quadratic]))
+    return found.one(0)
+
+
+def seed_estimates(
+    value_b: Floats, without_bs: Floats, limit: float = np.inf, quadratic_b: Floats | float = 0.0
+) -> Estimates:
+    """Of b studies, the interval and p-value of values of which the seeds are the unit.
+
+    `without_bs` holds the value with seed s left out of every prompt and arm (Tukey 1958). For
+    U-statistics this variance counts the quadratic part 2(n-1)/(n-2) times (Efron & Stein 1981);
+    `quadratic_b` is that part once (`spread.PairSums`), and a quarter of the excess is taken off.
+    The p-value is never below 2^(1-S), what S signs could show at best. All-equal values have no
+    spread: [value, value], and p = 1 where it is 0.
+    """
+    n = without_bs.shape[1]
+    deviations_bs = without_bs - without_bs.mean(axis=1, keepdims=True)
+    variance_b = (n - 1) / n * (deviations_bs**2).sum(axis=1)
+    times = 2 * (n - 1) / max(n - 2, 1)
+    # However large the quadratic part reads, it is in there no more than `times` times.
+    excess_b = np.minimum((times - 1) * quadratic_b, (1 - 1 / times) * variance_b)
+    error_b = np.sqrt(variance_b - EXCESS_TAKEN * excess_b)
+    varied = error_b >= ROUNDING
+    half_b = np.where(varied, float(stats.t.ppf(0.975, n - 1)) * error_b, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_b = np.where(
+            varied,
+            2 * stats.t.sf(np.abs(value_b) / error_b, n - 1),
+            np.where(np.abs(value_b) < ROUNDING, 1.0, 0.0),
+        )
+    return Estimates(
+        value_b,
+        np.maximum(value_b - half_b, np.minimum(-limit, value_b)),
+        np.minimum(value_b + half_b, np.maximum(limit, value_b)),
+        np.maximum(p_b, 2.0 ** (1 - n)),
+    )
 
 
 def imbalance_without_each_seed(codes_ps: Ints, target_pk: Floats) -> Floats:
-    """(P, S) imbalance with each seed left out in turn. NaN where that leaves fewer than two."""
+    """(..., P, S) imbalance without each seed in turn. NaN where that leaves fewer than two."""
     n_values = target_pk.shape[-1]
     one_hot_psk = codes_ps[..., None] == np.arange(n_values)
-    counts_psk = count_values(codes_ps, n_values)[:, None, :] - one_hot_psk
-    return imbalance(counts_psk, target_pk[:, None, :])
-
-
-def swap_p(baseline_ps: Ints, treated_ps: Ints, target_pk: Floats, seed: int) -> Floats:
-    """(P,) p-value of each prompt's change in imbalance, from swapping the arms seed by seed.
-
-    The null is that the two arms draw this prompt alike. Exact for up to 13 seeds that read
-    differently (equal readings swap to themselves), else drawn as in `sign_flip_p`. Unreadable
-    pictures are swapped too. 1 where an arm has fewer than two readable seeds.
-    """
-    n_values = target_pk.shape[-1]
-    result = np.ones(len(baseline_ps))
-    pairs = zip(baseline_ps, treated_ps, target_pk, strict=True)
-    for i, (base, treated, target) in enumerate(pairs):
-        order = np.lexsort((treated, base))
-        order = order[base[order] != treated[order]]
-        one_hot = np.arange(n_values)
-        moves = 1.0 * (treated[order, None] == one_hot) - (base[order, None] == one_hot)
-        swapped = ((_signs(len(order), seed) < 0) @ moves).astype(np.int64)
-        changes = imbalance(count_values(treated, n_values) - swapped, target) - imbalance(
-            count_values(base, n_values) + swapped, target
-        )
-        if np.isfinite(changes[0]):
-            # A swap that leaves too few readable pictures has no change: count it against us.
-            extreme = ~(np.abs(changes) < abs(changes[0]) - ROUNDING)
-            result[i] = extreme.mean()
-    return result
+    counts_psk = count_values(codes_ps, n_values)[..., None, :] - one_hot_psk
+    return imbalance(counts_psk, target_pk[..., None, :])
 
 
 @dataclass(frozen=True)
@@ -251,10 +334,11 @@ def unseen_change(n_pairs: int, target_pk: Floats) -> float:
     """
     z2 = float(stats.norm.ppf(0.975)) ** 2
     steepest = 2 + 2 * (target_pk.max(-1) - target_pk.min(-1))
-    return float((steepest / _farthest(target_pk)).max() * z2 / (n_pairs + z2))
+    return float((steepest / farthest(target_pk)).max() * z2 / (n_pairs + z2))
 
 
-def _farthest(target_pk: Floats) -> Floats:
+def farthest(target_pk: Floats) -> Floats:
+    """(...) greatest squared distance from a target: that of its rarest value shown alone."""
     result: Floats = 1 - 2 * target_pk.min(-1) + (target_pk**2).sum(-1)
     return result
 

@@ -16,12 +16,14 @@ from unskew.data.build import DataSettings
 from unskew.errors import UserError
 from unskew.evaluate.study import StudySettings
 from unskew.scripts.bench_options import BenchSettings
+from unskew.scripts.bench_statistics_options import StatisticsSettings
 from unskew.settings import Settings, config_path, run_program, write_schema
 from unskew.train.options import TrainSettings
 
 SETTINGS: dict[str, type[Settings]] = {
     "audit": StudySettings,
     "bench": BenchSettings,
+    "bench-statistics": StatisticsSettings,
     "data": DataSettings,
     "study": StudySettings,
     "train": TrainSettings,

@@ -263,18 +263,6 @@ def test_small_baselines_have_no_relative_reduction():
     assert row.change.relative_reduction is None
 
 
-def test_inconclusive_rows_say_how_many_would_settle_them():
-    """The number scales the standard error, in the unit of the row."""
-    plan = make_plan((suite_prompts("trained", 12, n_templates=2), "neutral"), seeds=4)
-    readings = make_readings(plan, random_answers(np.random.default_rng(6), base=0.7, lora=0.6))
-    row = summarise(readings, plan).representation[0]
-    assert row.verdict == "inconclusive"
-    half = (row.change.ci95[1] - row.change.ci95[0]) / 2
-    room = max(abs(row.change.imbalance), 0.05 - abs(row.change.imbalance))
-    assert row.needed.unit == "subjects"
-    assert row.needed.count == max(13, int(np.ceil(12 * (half / room) ** 2)))
-
-
 def test_a_prompts_own_target_overrides_the_attributes():
     """A prompt that wants only blue is on target when only blue is shown."""
     prompts = tuple(

@@ -20,9 +20,9 @@ from unskew.evaluate.stats import (
     overshoot,
     seed_estimate,
     sign_flip_p,
-    swap_p,
     unseen_change,
 )
+from unskew.evaluate.swaps import swap_p
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 slow = SimpleNamespace(**runpy.run_path(str(ORACLES / "slow_statistics.py")))
@@ -77,6 +77,14 @@ def test_interval_leans_to_the_side_of_the_long_tail():
     assert found.value - found.lo > 1.15 * (found.hi - found.value)
 
 
+def test_with_many_prompts_the_interval_comes_back_to_students():
+    """Past 15 prompts the bootstrap's reach counts 15/n: at 2,000 next to nothing."""
+    values = np.random.default_rng(0).exponential(size=2_000)
+    found = cluster_estimate(values, 0)
+    student = stats.t.interval(0.95, 1_999, values.mean(), stats.sem(values))
+    assert (found.lo, found.hi) == pytest.approx(student, abs=0.002 * (student[1] - student[0]))
+
+
 def test_interval_stays_within_what_is_possible():
     """A mean of changes of at most 1 is never said to be beyond 1."""
     values = np.array([-1.0] * 9 + [0.0])
@@ -95,7 +103,7 @@ def test_another_seed_moves_the_interval_little_and_the_same_seed_not_at_all():
 @given(st.lists(st.integers(-10, 10), min_size=1, max_size=9))
 def test_sign_flips_are_enumerated_for_few_prompts(values):
     """Up to 13 differences the p-value is exact: it equals listing every combination."""
-    assert sign_flip_p(np.array(values, float), 0) == pytest.approx(slow.sign_flip_p(values))
+    assert sign_flip_p(np.array([values], float), 0)[0] == pytest.approx(slow.sign_flip_p(values))
 
 
 def test_drawn_sign_flips_agree_with_scipys_permutation_test():
@@ -104,8 +112,8 @@ def test_drawn_sign_flips_agree_with_scipys_permutation_test():
     scipys = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=9999, rng=0
     ).pvalue
-    assert sign_flip_p(values, 0) == pytest.approx(scipys, abs=0.006)
-    assert sign_flip_p(np.full(40, 0.5), 0) == pytest.approx(1e-4)
+    assert sign_flip_p(values[None], 0)[0] == pytest.approx(scipys, abs=0.006)
+    assert sign_flip_p(np.full((1, 40), 0.5), 0)[0] == pytest.approx(1e-4)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=7))
@@ -142,6 +150,18 @@ def test_seed_jackknife_is_leaving_out_one_seed_after_another(rows):
     error = slow.jackknife_error(change, seeds)
     assume(error > 1e-6)
     assert found.hi - found.value == pytest.approx(stats.t.ppf(0.975, len(seeds) - 1) * error)
+
+
+def test_an_excess_of_the_jackknife_narrows_the_interval_and_never_closes_it():
+    """However large the quadratic part reads, at most a quarter of its excess comes off."""
+    without = np.random.default_rng(0).normal(size=10)
+    widths = [
+        (lambda e: e.hi - e.lo)(seed_estimate(0.0, without, quadratic=part))
+        for part in (0.0, 1e-3, 1e9)
+    ]
+    assert widths[0] > widths[1] > widths[2]
+    times = 2 * 9 / 8
+    assert widths[2] == pytest.approx(widths[0] * np.sqrt(1 - 0.25 * (1 - 1 / times)))
 
 
 def test_seeds_without_spread_prove_no_more_than_their_number():
