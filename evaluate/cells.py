@@ -178,7 +178,7 @@ def lay_out(readings: pd.DataFrame, plan: StudyPlan) -> dict[str, SuiteCells]:
     if missing:
         raise UserError(f"readings lack the columns {missing} (they need {list(COLUMNS)})")
     _known(readings["suite"], plan.suite_roles, "suite")
-    _known(readings["attribute"], (SUBJECT, *plan.attributes), "attribute")
+    _known(readings["attribute"].dropna(), (SUBJECT, *plan.attributes), "attribute")
     groups = dict(iter(readings.groupby("suite", sort=False, observed=True)))
     empty = readings.iloc[:0]
     return {
@@ -207,7 +207,8 @@ def _suite_cells(rows: pd.DataFrame, plan: StudyPlan, suite: str) -> SuiteCells:
     pictures.flat[where] = pd.factorize(rows["image_sha256"])[0]
     answers = rows["value"].where(rows["readable"].astype(bool))
     unreadable = np.zeros(shape, np.bool_)
-    unreadable.flat[where[answers.isna().to_numpy()]] = True
+    asked = rows["attribute"].notna()  # a row without one only says that the picture is there
+    unreadable.flat[where[(answers.isna() & asked).to_numpy()]] = True
     values: dict[str, pd.Index[str]] = {}
     codes: dict[str, Ints] = {}
     for attribute, places in rows.groupby("attribute", sort=True, observed=True).indices.items():

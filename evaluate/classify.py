@@ -43,11 +43,12 @@ SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
         ("classifier", pa.string()),
         ("image_sha256", pa.string()),
+        ("warning", pa.string()),
     ]
 )
 Row = dict[str, Any]
 KEPT = pa.schema([("picture", pa.int64()), *[SCHEMA.field(n) for n in ("attribute", "value")]])
-KEPT = KEPT.append(SCHEMA.field("probabilities"))
+KEPT = KEPT.append(SCHEMA.field("probabilities")).append(SCHEMA.field("warning"))
 
 
 class Classifier(Protocol):
@@ -95,7 +96,8 @@ def read_arm(
 ) -> pa.Table:
     """A row a picture and attribute: its prompt's attributes, and its subject.
 
-    `kept` is the folder of what was read before. A picture that cannot be opened is unreadable.
+    `kept` is the folder of what was read before. A picture that cannot be opened is unreadable. One
+    of which nothing is read has one row without an attribute: it is there, no more.
     """
     tables = [_read_part(pictures, part, readers, kept) for part in parts_of(cells)]
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
@@ -111,6 +113,7 @@ def _read_part(
 ) -> pa.Table:
     there = [cell for cell in part if cell in pictures.files]
     sha = {c: pictures.sha256.get(c) or sha256_file(pictures.files[c]) for c in there}
+    places = {cell: _place(pictures.arm, cell, sha[cell]) for cell in there}
     whole = [cell for cell in there if cell not in pictures.broken]
     rows: list[Row] = []
     for reader in readers:
@@ -126,19 +129,21 @@ def _read_part(
         answers = ({**row, "cell": whole[row.pop("picture")]} for row in said)
         for row in (*answers, *blank):
             cell = row.pop("cell")
-            rows.append(
-                {
-                    **row,
-                    "arm": pictures.arm,
-                    "prompt_id": cell.prompt.id,
-                    "suite": cell.prompt.suite,
-                    "seed": cell.seed,
-                    "readable": row["value"] is not None,
-                    "classifier": reader.classifier.name,
-                    "image_sha256": sha[cell],
-                }
-            )
+            told = {**row, "readable": row["value"] is not None}
+            rows.append({**places[cell], **told, "classifier": reader.classifier.name})
+    silent = [c for c in there if not any(_asks(c, a) for r in readers for a in r.attributes)]
+    rows += [{**places[cell], "readable": False} for cell in silent]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _place(arm: str, cell: Cell, sha256: str) -> Row:
+    return {
+        "arm": arm,
+        "prompt_id": cell.prompt.id,
+        "suite": cell.prompt.suite,
+        "seed": cell.seed,
+        "image_sha256": sha256,
+    }
 
 
 def _asks(cell: Cell, attribute: str) -> bool:
@@ -202,6 +207,7 @@ def _read_now(
                     "attribute": attribute,
                     "value": value,
                     "probabilities": probabilities,
+                    "warning": getattr(reading, "warnings", {}).get(n),
                 }
             )
     return rows

@@ -19,7 +19,7 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for 
 WORDS = "{prompt}"
 """What stands for the prompt in a rewrite."""
 OF_DRAWING = ("adapter", "adapters", "rewrite", "negative_prompt")
-OF_READING = ("exemplars", "inputs.exemplars", "classifiers", "inputs.classifiers")
+OF_READING = ("exemplars", "inputs.exemplars", "classifiers", "inputs.classifier")
 """Settings and inputs that change no picture: with `relabel` they may differ from before."""
 
 
