@@ -189,8 +189,8 @@ def open_run(
     `settings` are the resolved ones, `passed` the dotted names given on the command line,
     `inputs` name -> sha256 of what is read, `facts` what was chosen and why. Settings and inputs
     must be those of the attempt before, if it made anything; versions and facts may differ, and
-    so may what is named in `may_change` (dotted, with all inside it): a run that was complete is
-    then begun again.
+    so may what is named in `may_change` (dotted, with all inside it, and inputs "NAME of ..."): a
+    run that was complete is then begun again.
     Raises UserError when they differ, when the folder holds something else, or when another
     process is at work in it.
     """
@@ -288,7 +288,7 @@ def _earlier_attempt(
             )
         return None
     manifest = read_manifest(folder)
-    free = tuple(f"{name}." for name in may_change)
+    free = tuple(f"{name}{end}" for name in may_change for end in (".", " "))
     found = _differences(manifest, asked)
     lines = [f"  {path}: {change}" for path, change in found if not f"{path}.".startswith(free)]
     if not lines:

@@ -214,3 +214,14 @@ def test_a_dry_run_tells_what_it_takes(study: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert run(study, "--dry-run") == 0
     assert "0 of 30 pictures are to be drawn" in capsys.readouterr().out
+
+
+def test_a_picture_of_which_nothing_is_read_is_still_there(tmp_path: Path) -> None:
+    """A control whose subject no classifier reads has one row without an attribute."""
+    prompt = Prompt("p", "a red apple", "s", "apple", (), {"subject": "apple"})
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    files = {Cell(prompt, 0): tmp_path / "0.png"}
+    reader = Reader(Stubborn(), {"presentation": ("alien",)}, "0" * 64)
+    table = read_arm(ArmPictures("a", files, {}, {}), list(files), [reader], tmp_path / "readings")
+    [row] = table.to_pylist()
+    assert row["attribute"] is None and row["readable"] is False and len(row["image_sha256"]) == 64
