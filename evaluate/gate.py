@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from unskew.evaluate.gate_schema import Gate, GateReason, GateSettings, Limits
-from unskew.evaluate.models import Interval
 from unskew.evaluate.rates import rate_interval
 from unskew.evaluate.schema import DriftRow, FidelityRow, RepresentationRow
+from unskew.evaluate.schema_model import Interval
 from unskew.evaluate.stats import ROUNDING, cluster_means
 
 Row = RepresentationRow | FidelityRow | DriftRow

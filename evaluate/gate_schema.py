@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unskew.evaluate.models import Interval, Model
+from unskew.evaluate.schema_model import Interval, Model
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Signed = Annotated[float, Field(ge=-1, le=1)]

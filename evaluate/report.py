@@ -24,7 +24,6 @@ from markupsafe import Markup
 
 from unskew.errors import UserError
 from unskew.evaluate import report_words as words
-from unskew.evaluate.report_corrected import corrected_lines
 from unskew.evaluate.report_pictures import COLUMNS, load_gallery
 from unskew.evaluate.schema import RepresentationRow, Results, load_results
 from unskew.runs import read_manifest, sha256_file, write_text_atomic
@@ -98,7 +97,6 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "words": words.WORDS,
-        "corrected_lines": corrected_lines,
         "verdict_words": words.VERDICTS,
         "suite_words": words.SUITES,
         "inference_words": words.INFERENCE,

@@ -126,7 +126,8 @@ class _Readings:
             *(column[at] for column in self._columns), strict=True
         ):
             read = shown.setdefault((str(arm), int(seed)), {})
-            read[str(attribute)] = str(value) if readable else UNREADABLE
+            if isinstance(attribute, str):  # else the picture is there, and nothing of it was read
+                read[str(attribute)] = str(value) if readable else UNREADABLE
         return shown
 
 

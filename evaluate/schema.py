@@ -13,13 +13,13 @@ from pydantic import Field, ValidationError
 from unskew.errors import UserError
 from unskew.evaluate.gate_schema import Gate as Gate
 from unskew.evaluate.gate_schema import GateSettings
-from unskew.evaluate.models import Interval as Interval
-from unskew.evaluate.models import Model as Model
+from unskew.evaluate.schema_model import Interval as Interval
+from unskew.evaluate.schema_model import Model as Model
+from unskew.evaluate.schema_model import Verdict as Verdict
 from unskew.prompts import Role as Role
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
 Preserved = Literal["kept", "lost", "inconclusive"]
 Inference = Literal["prompts", "subjects", "these_prompts"]
 """What was resampled: prompts, subjects (which have several prompts each), or, for fewer than ten

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from unskew.evaluate import report_words as words
 from unskew.evaluate.schema import (
@@ -55,6 +56,9 @@ def summary(results: Results) -> str:
     if table:
         head = ["| Measured | Suite | Arm | Before | After | Change (95 % interval) | Verdict |"]
         parts.append("\n".join([*head, "| --- | --- | --- | ---: | ---: | ---: | --- |", *table]))
+    corrected = list(_corrected(results))
+    if corrected:
+        parts.append("\n".join(["Corrected for the classifier's error:", "", *corrected]))
     parts.append("\n".join(_caveats(results)))
     return "\n\n".join(parts) + "\n"
 
@@ -140,6 +144,21 @@ def _line(
     return f"| {' | '.join([*named, before, after, change, verdict])} |"
 
 
+def _corrected(results: Results) -> Iterator[str]:
+    """Raw and corrected change of the imbalance side by side, where labels allowed one."""
+    for row in results.representation:
+        given: Any = row.corrected
+        found = given and given.imbalance
+        if not row.change or not found or found.change is None:
+            continue
+        title = results.settings.attributes[row.attribute].title
+        named = escape(f"{title} on {words.suite_title(row.suite)}, {row.arm}")
+        yield (
+            f"- imbalance of {named}: {_change(found.change, found.change_ci95)} corrected, "
+            f"{_change(row.change.imbalance, row.change.ci95)} as read"
+        )
+
+
 def _caveats(results: Results) -> Iterator[str]:
     yield (
         "Imbalance: 0 is on the target that the user chose, 1 as far from it as possible. "
@@ -150,7 +169,6 @@ def _caveats(results: Results) -> Iterator[str]:
     for attribute in results.settings.attributes.values():
         readers = ", ".join(attribute.classifiers) or "nothing"
         yield f"- {escape(attribute.title)}: {escape(attribute.caveat)} Read by: {escape(readers)}."
-    corrected = [row for row in results.representation if row.corrected]
-    if not corrected:
+    if not any(_corrected(results)):
         yield "- A classifier read these pictures, and its mistakes are not corrected here."
     yield "- Training is random too: a claim about a recipe rests on at least three training seeds."

@@ -1,4 +1,4 @@
-"""What the report shows of large studies, transitions, corrections and gates."""
+"""What the report shows of large studies, transitions and gates."""
 
 import json
 import re
@@ -15,7 +15,6 @@ from PIL import Image
 from unskew.evaluate import report, report_pictures, thumbnails
 from unskew.evaluate.gate_schema import GateSettings, Limits
 from unskew.evaluate.report import write_report
-from unskew.evaluate.report_corrected import corrected_lines
 from unskew.evaluate.results import load_results, summarise, write_results
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -172,26 +171,6 @@ def test_transitions_trust_no_text():
     assert "<img" not in html
 
 
-def test_corrected_figures_stand_beside_those_that_were_read(study):
-    """Each corrected figure is paired with the one of the same place in its row."""
-    row = load_results(study / "results.json").representation[0]
-    given = {
-        "change": {"imbalance": -0.5, "ci95": [-0.75, -0.25]},
-        "baseline": {"shares": {"red": 0.875}},
-        "method": "confusion matrix",
-    }
-    lines = corrected_lines(row.model_copy(update={"corrected": given}))
-    raw = row.change
-    minus = "\N{MINUS SIGN}"
-    assert lines[0] == ("change, imbalance", f"{minus}{abs(raw.imbalance):.2f}", f"{minus}.50")
-    assert lines[1][2] == f"{minus}.75 to {minus}.25"
-    assert lines[2] == ("baseline, shares, red", "1.00", ".88")
-    assert lines[3] == ("method", "–", "confusion matrix")
-    assert corrected_lines(row) == []
-    html = part("corrected", [(HOSTILE, "1", "2")])
-    assert "<script" not in html
-
-
 def test_the_gate_shows_what_failed_and_keeps_what_held_behind_a_click(tmp_path):
     """Every reason is on the page; a reader meets the broken ones first."""
     folder = pages.make_study(tmp_path / "study", pictures=False)
@@ -231,6 +210,18 @@ def test_what_a_page_needs_of_the_readings_is_all_it_reads(study):
     assert "probabilities" not in report_pictures.COLUMNS
     page = write_report(study).read_text("utf-8")
     assert page.count("<figure") > 0
+
+
+def test_a_picture_of_which_nothing_was_read_says_so(study):
+    """A row of the readings without an attribute says that the picture is there, no more."""
+    table = pd.read_parquet(study / "readings.parquet")
+    first = (table["prompt_id"] == "things-0-0") & (table["seed"] == 0)
+    table.loc[first, ["attribute", "value"]] = None
+    table.loc[first, "readable"] = False
+    table.to_parquet(study / "readings.parquet")
+    html = write_report(study).read_text("utf-8")
+    assert 'alt="base, seed 0: not read"' in html
+    assert "None" not in html.split("<main>")[1]
 
 
 def test_folds_are_said_to_be_folds(study):

@@ -74,6 +74,19 @@ def test_caveats_are_carried():
     assert "not corrected" in text
 
 
+def test_corrected_figures_stand_beside_those_that_were_read():
+    """Where labels corrected a row, both changes are told, and nothing says that none was."""
+    found = SimpleNamespace(change=-0.5, change_ci95=(-0.75, -0.25))
+    rows = tuple(
+        row.model_copy(update={"corrected": SimpleNamespace(imbalance=found)})
+        for row in RESULTS.representation
+    )
+    text = summary(RESULTS.model_copy(update={"representation": rows}))
+    minus = "\N{MINUS SIGN}"
+    assert f"{minus}.50 ({minus}.75 to {minus}.25) corrected, {minus}1." in text
+    assert "not corrected" not in text
+
+
 def test_an_audit_has_no_change_and_no_gate():
     """One arm alone: level with interval, no verdicts."""
     plan = made_up.make_plan((made_up.suite_prompts("trained", 12), "neutral"), arms=("base",))

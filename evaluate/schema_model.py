@@ -1,10 +1,13 @@
-"""The base of every model in `results.json`."""
+"""What every part of `results.json` shares."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Interval = tuple[float, float]
+Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
 
 
 class Model(BaseModel):
