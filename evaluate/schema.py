@@ -8,27 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from unskew.errors import UserError
+from unskew.evaluate.schema_correction import Corrected as Corrected
+from unskew.evaluate.schema_model import Interval as Interval
+from unskew.evaluate.schema_model import Model as Model
+from unskew.evaluate.schema_model import Verdict as Verdict
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Interval = tuple[float, float]
 Role = Literal["neutral", "explicit", "control"]
-Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
 Preserved = Literal["kept", "lost", "inconclusive"]
 Inference = Literal["prompts", "subjects", "these_prompts"]
 """What was resampled: prompts, subjects (which have several prompts each), or, for fewer than ten
 of them and for fixed suites, the seeds, so that the row speaks of these prompts only."""
-
-
-class Model(BaseModel):
-    """Frozen, closed, without infinities: what every part of the file shares."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class Margins(Model):
@@ -134,8 +128,8 @@ class RepresentationRow(Model):
     baseline: ArmRepresentation
     treated: ArmRepresentation | None
     change: Change | None
-    corrected: None = None
-    """Reserved for figures corrected for the classifier's error."""
+    corrected: Corrected | None = None
+    """Corrected for the classifier's error; null while the run holds no labels."""
     per_prompt: tuple[PromptRow, ...]
     left_out: tuple[str, ...]
     """Prompts with too few readable pictures in an arm; they are in `worst_case` only."""
