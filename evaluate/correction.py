@@ -37,7 +37,7 @@ FEWEST_PER_VALUE = 5
 
 
 def reading_rates(calibration_tr: Floats) -> Floats:
-    """(..., T, R) share of each true value's pictures that are read as each value; rows sum to 1."""
+    """(..., T, R) share of a true value's pictures that are read as each value; rows sum to 1."""
     rates: Floats = calibration_tr / calibration_tr.sum(-1, keepdims=True)
     return rates
 

@@ -2,8 +2,8 @@
 
 Angelopoulos et al. 2023 (Science 382:669) and PPI++ (arXiv 2311.01453): the readings of all
 pictures say where the share about is, and a random sample that a person labelled says how far off
-that is. No matrix is turned round and nothing is assumed of the classifier, but the labels must be a
-random sample of these very pictures. The package ppi-python needs numba and scikit-learn for more
+that is. No matrix is turned round and nothing is assumed of the classifier, but the labels must be
+a random sample of these very pictures. The package ppi-python needs numba and scikit-learn for more
 than is asked here; its answers are held against these few lines in the tests.
 
 Axes: n pictures, k values, c clusters of prompts.
@@ -64,7 +64,9 @@ class LabelledShares:
     """How far each cluster pulls each share."""
 
 
-def labelled_shares(arm: LabelledArm, n_clusters: int, *, independent: bool = False) -> LabelledShares:
+def labelled_shares(
+    arm: LabelledArm, n_clusters: int, *, independent: bool = False
+) -> LabelledShares:
     """PPI++ shares of all values, with one lambda, that sums their variances to the least.
 
     The sum over values keeps shares summing to 1. Readings are averaged over all pictures, labelled

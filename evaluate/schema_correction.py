@@ -1,4 +1,4 @@
-"""What `results.json` says of a row that a person's labels corrected; raw figures stay beside it."""
+"""What `results.json` says of a row that labels corrected; the raw figures stay beside it."""
 
 from __future__ import annotations
 

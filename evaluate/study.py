@@ -22,6 +22,7 @@ from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.exemplar import ExemplarClassifier, fit_folder
 from unskew.evaluate.classify import pooled_pixels, read_arm, write_readings
+from unskew.evaluate.corrected import with_labels
 from unskew.evaluate.generate import (
     Cell,
     Sampler,
@@ -204,7 +205,7 @@ def _judge(
     readings = write_readings(rows, run.folder / "readings.parquet")
     controls = [cell for cell in cells if plan.suite_roles[cell.prompt.suite] == "control"]
     features = {arm: pooled_pixels(controls, images / arm) for arm in settings.arms}
-    results = summarise(readings, plan, features)
+    results = with_labels(summarise(readings, plan, features), readings, run.folder)
     write_results(results, run.folder / "results.json")
     return results
 

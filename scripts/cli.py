@@ -20,6 +20,7 @@ VERBS = {
     "data": ("unskew.data.build", "build a balanced, captioned dataset"),
     "train": ("unskew.train.lora", "train a LoRA on it"),
     "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
+    "calibrate": ("unskew.evaluate.calibrate", "label a sample by hand, and correct by the labels"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
 }
 """Verb -> module, imported only when it is asked for, and what it does."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unskew.data.build import DataSettings
 from unskew.errors import UserError
+from unskew.evaluate.calibrate import CalibrateSettings
 from unskew.evaluate.study import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.settings import Settings, config_path, run_program, write_schema
@@ -21,6 +22,7 @@ from unskew.train.options import TrainSettings
 
 SETTINGS: dict[str, type[Settings]] = {
     "bench": BenchSettings,
+    "calibrate": CalibrateSettings,
     "data": DataSettings,
     "study": StudySettings,
     "train": TrainSettings,
