@@ -140,15 +140,17 @@ def inverse_of(rates_tr: Floats) -> Floats:
     return np.asarray(np.linalg.inv(rates_tr.swapaxes(-1, -2)), dtype=np.float64)
 
 
-def draw_inverses(calibration_tr: Floats, seed: int) -> Floats:
-    """(B, K, K) inverses of matrices that the labels allow: each row drawn from its Dirichlet.
+def draw_inverses(calibration_tr: Floats, seed: int) -> tuple[Floats, Floats]:
+    """((B, K, K), (B, K, K)) inverses of matrices that the labels allow, twice.
 
-    The Bayesian bootstrap of a multinomial (Rubin 1981); a count of 0 draws as half a picture,
-    for never seen in so many is not never.
+    Each row is drawn from its Dirichlet: the Bayesian bootstrap of a multinomial (Rubin 1981). The
+    first keep what was never seen at 0, so that their mean shows the estimate's bias; in the second
+    it draws as half a picture, for never seen in so many is not never.
     """
     rng = np.random.default_rng(seed)
-    weights = rng.standard_gamma(np.maximum(calibration_tr, 0.5), (DRAWS, *calibration_tr.shape))
-    return inverse_of(weights / weights.sum(-1, keepdims=True))
+    seen = rng.standard_gamma(calibration_tr, (DRAWS, *calibration_tr.shape))
+    unseen = rng.standard_gamma(np.where(calibration_tr > 0, 0.0, 0.5), seen.shape)
+    return inverse_of(reading_rates(seen)), inverse_of(reading_rates(seen + unseen))
 
 
 @dataclass(frozen=True)
@@ -218,11 +220,12 @@ def _estimate(
         sampled: TestedEstimate = seed_estimate(float(value_c.mean()), without_s)
     else:
         sampled = cluster_estimate(value_c, seed)
-    drawn_b = np.zeros(DRAWS)
+    seen_b, drawn_b = np.zeros(DRAWS), np.zeros(DRAWS)
     for number, (sign, part, arm) in enumerate(zip(signs, parts, arms, strict=True)):
-        draws = draw_inverses(arm.calibration_tr, seed + (0 if shared else number))
-        drawn_b += sign * part.mean_distance(draws)
-    centre = float(stats.trim_mean(drawn_b, 0.01))
+        seen, drawn = draw_inverses(arm.calibration_tr, seed + (0 if shared else number))
+        seen_b += sign * part.mean_distance(seen)
+        drawn_b += sign * part.mean_distance(drawn)
+    centre = float(stats.trim_mean(seen_b, 0.01))
     low, high = np.quantile(drawn_b, [0.025, 0.975])
     value = 2 * sampled.value - centre
     return Estimate(
