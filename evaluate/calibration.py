@@ -95,7 +95,8 @@ def draw_sample(
     suites and prompts, so that a rater may stop anywhere. Empty `attributes` and `suites` mean all
     that neutral prompts measure. Raises UserError for names that no row has.
     """
-    rows = [(row.attribute, row.suite) for row in results.representation]
+    read = set(readings["attribute"])
+    rows = [(r.attribute, r.suite) for r in results.representation if r.attribute in read]
     known = list(dict.fromkeys(rows))
     for what, asked, place in (("attributes", attributes, 0), ("suites", suites, 1)):
         allowed = list(dict.fromkeys(pair[place] for pair in known))

@@ -283,7 +283,13 @@ def _imbalance(
     change: Estimate | None = None
     if len(parts) > 1:
         change = corrected_change(
-            *parts, row.target_pk, row.clusters_p, shared=shared, fixed=row.fixed, seed=seed
+            parts[0],
+            parts[1],
+            row.target_pk,
+            row.clusters_p,
+            shared=shared,
+            fixed=row.fixed,
+            seed=seed,
         )
     treated = levels[1] if change else None
     return CorrectedImbalance(

@@ -194,7 +194,7 @@ def _study(
         if min(float(arm.calibration_tr.sum(1).min()) for arm in arms) < 5:
             continue
         estimate = corrected_change(
-            *arms, target_pk, clusters_p, shared=shared, fixed=False, seed=0
+            arms[0], arms[1], target_pk, clusters_p, shared=shared, fixed=False, seed=0
         )
         add(f"change in imbalance, {name}", estimate, population.change)
 
