@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from unskew.errors import UserError
 from unskew.evaluate.gate_schema import Gate as Gate
 from unskew.evaluate.gate_schema import GateSettings
+from unskew.evaluate.schema_correction import Corrected as Corrected
 from unskew.evaluate.schema_model import Interval as Interval
 from unskew.evaluate.schema_model import Model as Model
 from unskew.evaluate.schema_model import Verdict as Verdict
@@ -160,8 +161,8 @@ class RepresentationRow(Model):
     baseline: ArmRepresentation
     treated: ArmRepresentation | None
     change: Change | None
-    corrected: None = None
-    """Reserved for figures corrected for the classifier's error."""
+    corrected: Corrected | None = None
+    """Corrected for the classifier's error; null while the run holds no labels."""
     transitions: Transitions | None = None
     """Null in an audit."""
     per_prompt: tuple[PromptRow, ...]

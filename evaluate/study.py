@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from unskew.evaluate.arms import wearing
 from unskew.evaluate.classify import ReadingAhead, pooled_pixels, read_arm, write_readings
+from unskew.evaluate.corrected import with_labels
 from unskew.evaluate.forecast import dry_run
 from unskew.evaluate.generate import Cell, draw, missing_batches, plan_batches
 from unskew.evaluate.inputs import Study, control_cells, look_over
@@ -173,7 +174,7 @@ def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
     controls = control_cells(study)
     features = {arm: pooled_pixels(pictures[arm], controls) for arm in pictures}
     seconds["read"] = time.perf_counter() - started
-    results = summarise(readings, study.plan, features)
+    results = with_labels(summarise(readings, study.plan, features), readings, run.folder)
     write_results(results, run.folder / "results.json")
     seconds["compute"] = time.perf_counter() - started - seconds["read"]
     write_elsewhere(run.folder, {arm: (f.folder, f.names()) for arm, f in study.found.items()})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unskew.data.build import DataSettings
 from unskew.errors import UserError
+from unskew.evaluate.calibrate import CalibrateSettings
 from unskew.evaluate.study import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_statistics_options import StatisticsSettings
@@ -24,6 +25,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "audit": StudySettings,
     "bench": BenchSettings,
     "bench-statistics": StatisticsSettings,
+    "calibrate": CalibrateSettings,
     "data": DataSettings,
     "study": StudySettings,
     "train": TrainSettings,

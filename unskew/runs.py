@@ -212,6 +212,15 @@ def open_run(
     return Run(folder, manifest_path, earlier is not None, complete, lock)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder while adding to it. Raises UserError when another program does."""
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder} is no run folder: it has no {MANIFEST}")
+    with contextlib.closing(_lock_folder(folder)):
+        yield
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run folder. Raises UserError when it is missing or of another version."""
     file = folder / MANIFEST

@@ -78,7 +78,8 @@ def pooled(features: Any) -> Tensor:
 
 def unit(features_nd: Tensor) -> Tensor:
     """(n, d) vectors scaled to length 1."""
-    return features_nd / features_nd.norm(dim=-1, keepdim=True)
+    scaled: Tensor = features_nd / features_nd.norm(dim=-1, keepdim=True)
+    return scaled
 
 
 def load_zero_shot(

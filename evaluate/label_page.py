@@ -1,0 +1,101 @@
+"""The page on which a person labels: one file that opens from disk and sends nothing.
+
+It tells a rater neither arm nor prompt nor reading: tasks have numbers in a shuffled order, and
+pictures are inside as data: URIs, encoded anew, so that no path and no metadata tells.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from unskew.errors import UserError
+from unskew.evaluate.calibration import FOLDER, Sample, Task
+from unskew.evaluate.pictures import PictureError, PictureFiles, picture_files, read_picture
+from unskew.evaluate.schema import Results
+from unskew.runs import sha256_file, write_text_atomic
+
+HERE = Path(__file__).parent
+SIDE_PX = 512
+"""Larger pictures are shrunk to this; 300 of them make a page of about 15 MB."""
+LOSSLESS_PX = 128
+"""Pictures up to this size are kept to the last bit."""
+
+
+def write_label_page(sample: Sample, results: Results, folder: Path) -> Path:
+    """Write `calibration/label.html`; its path.
+
+    Raises UserError when a picture is missing, broken or not the one that was read.
+    """
+    files = picture_files(folder)
+    numbers: dict[tuple[str, str, int], int] = {}
+    pictures: list[str] = []
+    tasks = []
+    for task in sample.tasks:
+        cell = (task.arm, task.prompt_id, task.seed)
+        if cell not in numbers:
+            numbers[cell] = len(pictures)
+            pictures.append(_data_uri(files, task))
+        tasks.append({"id": task.id, "attribute": task.attribute, "picture": numbers[cell]})
+    settings = results.settings.attributes
+    script = _own("js")
+    html = (
+        Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+        .get_template("label_template.html.j2")
+        .render(
+            n=len(tasks),
+            style=Markup(_own("css")),
+            script=Markup(script),
+            script_hash=_policy_hash(script),
+            data={
+                "run": sample.run,
+                "sample": sample.sha256,
+                "attributes": {
+                    id: {
+                        "title": settings[id].title,
+                        "caveat": settings[id].caveat,
+                        "values": list(values),
+                    }
+                    for id, values in sample.values.items()
+                },
+                "tasks": tasks,
+                "pictures": pictures,
+            },
+        )
+    )
+    page = folder / FOLDER / "label.html"
+    write_text_atomic(page, html)
+    return page
+
+
+def _own(kind: str) -> str:
+    return (HERE / f"label_template.{kind}").read_text("utf-8")
+
+
+def _policy_hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")
+
+
+def _data_uri(files: PictureFiles, task: Task) -> str:
+    file, root = files.file(task.arm, task.prompt_id, task.seed), files.root(task.arm)
+    if file is None or not file.is_file():
+        raise UserError(f"the picture of {task.id} is gone from {root}: run the study again")
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"the picture of {task.id} lies outside of {root}: {file.resolve()}")
+    if sha256_file(file) != task.image_sha256:
+        raise UserError(f"{file} is not the picture that was read: run the study again")
+    try:
+        small = Image.fromarray(read_picture(file))
+    except PictureError as error:
+        raise UserError(f"{file} cannot be shown ({error}): run the study again") from None
+    small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=90, lossless=max(small.size) <= LOSSLESS_PX)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
