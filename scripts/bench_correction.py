@@ -238,7 +238,7 @@ def main(argv: Sequence[str]) -> int:
     settings = resolve(
         CorrectionSettings,
         argv,
-        default_config=config_path("bench/correction.yaml"),
+        default_config=config_path("bench/study/correction.yaml"),
         prog="python scripts/bench_correction.py",
         description=(__doc__ or "").split("\n")[0],
     ).settings

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     resolved = resolve(
         StatisticsSettings,
         argv,
-        default_config=config_path("bench/statistics.yaml"),
+        default_config=config_path("bench/study/statistics.yaml"),
         prog="bench_statistics",
         description=(__doc__ or "").splitlines()[0],
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from unskew.errors import UserError
+from unskew.evaluate.gate_schema import GateSettings, Limits
 from unskew.evaluate.intersections import add_intersections
 from unskew.evaluate.results import load_results, summarise, write_results
 
@@ -72,9 +73,8 @@ def test_unreadable_in_one_is_unreadable_in_both():
 
 def test_an_intersection_may_be_declared_primary():
     """It is judged as any attribute is, and guarded by Holm when it is declared."""
-    plan = plan_of(
-        (trained(), "neutral"), primaries=((BOTH, "trained"),), gate=((BOTH, "trained"),)
-    )
+    gate = GateSettings(comparisons={f"{BOTH}@trained": Limits(improved=True)})
+    plan = plan_of((trained(), "neutral"), primaries=((BOTH, "trained"),), gate=gate)
     bare = made_up.make_plan((trained(), "neutral"))
     results = summarise(made_up.make_readings(bare, made_up.skewed), plan)
     assert [row.primary for row in results.representation] == [False, False, True]

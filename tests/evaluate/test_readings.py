@@ -78,17 +78,17 @@ class Fixed:
 
 def test_each_attribute_is_read_by_the_classifier_that_has_it(tmp_path: Path) -> None:
     """Nobody is asked for another's, and what no one reads is left out."""
-    prompt = Prompt("a-thing", "a thing", "s", "thing", ("p", "q"), {"subject": "thing"})
+    prompt = Prompt("a-thing", "a thing", "s", "thing", ("season", "serving"), {"subject": "thing"})
     files = {Cell(prompt, seed): tmp_path / f"{seed}.png" for seed in range(2)}
     for file in files.values():
         Image.new("RGB", (4, 5)).save(file)
     readers = [
-        Reader(Fixed("one", "p"), {"p": ("x", "y")}, "1" * 64),
-        Reader(Fixed("two", "q", "r"), {"q": ("x", "y")}, "2" * 64),
+        Reader(Fixed("one", "season"), {"season": ("x", "y")}, "1" * 64),
+        Reader(Fixed("two", "serving", "r"), {"serving": ("x", "y")}, "2" * 64),
     ]
     pictures = ArmPictures("base", files, {}, {})
     rows = read_arm(pictures, list(files), readers, tmp_path / "kept").to_pandas()
-    assert dict(zip(rows["attribute"], rows["classifier"], strict=True)) == {"p": "one", "q": "two"}
+    assert dict(zip(rows["attribute"], rows["classifier"], strict=True)) == {"season": "one", "serving": "two"}
     assert len(rows) == 4
-    with pytest.raises(UserError, match=r"one cannot read 'q' \(it reads: p\)"):
-        Fixed("one", "p").read([np.zeros((4, 5, 3), np.uint8)], ["q"])
+    with pytest.raises(UserError, match=r"one cannot read 'serving' \(it reads: season\)"):
+        Fixed("one", "season").read([np.zeros((4, 5, 3), np.uint8)], ["serving"])

@@ -49,7 +49,7 @@ def test_verdict_is_the_first_thing_said(study):
 def test_numbers_are_those_of_the_results(study):
     """Every number of a representation row stands in its line of the table, exactly."""
     results = load_results(study / "results.json")
-    lines = section(study, "change").split("<tr>")[2:]
+    lines = section(study, "change").split("</table>")[0].split("<tr>")[2:]
     rows = [r for a in ("colour", "size") for r in results.representation if r.attribute == a]
     assert len(lines) == len(rows)
     for row, rest in zip(rows, lines, strict=True):

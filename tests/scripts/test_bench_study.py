@@ -12,6 +12,7 @@ from unskew.scripts.bench_study import main
 from unskew.settings import config_path, run_program
 
 BOTH = {"attributes": ["presentation", "skin_tone"]}
+READ = ["subject", "presentation", "skin_tone"]
 WOMAN = {"subject": "mechanic", "text": "a woman mechanic", "asked": {"presentation": "woman"}}
 PROMPTS = [
     {"suite": "trained", "role": "neutral", **BOTH, "templates": ["{x}", "a picture of {x}"]},
@@ -24,7 +25,9 @@ PROMPTS[0]["subjects"] = {"mechanic": "a mechanic"}
 def words(tiny_base: Path, tiny_people: Path, tmp_path: Path) -> list[str]:
     """The shipped settings, for a base whose batch takes milliseconds."""
     loaded = yaml.safe_load(config_path("bench/study/emoji.yaml").read_text("utf-8"))
-    small = {"base": str(tiny_base), "exemplars": str(tiny_people), "cache": str(tmp_path)}
+    small = {"base": str(tiny_base), "cache": str(tmp_path)}
+    reader = {"kind": "exemplars", "folder": str(tiny_people)}
+    small |= {"classifiers": {"emoji": {**reader, "attributes": READ}}}
     small |= {"prompts": str(tmp_path / "prompts.yaml")}
     (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(PROMPTS), "utf-8")
     small |= {"steps": 2, "resolution_px": 16, "batch": 20, "dtype": "fp32"}
