@@ -88,7 +88,8 @@ def test_each_attribute_is_read_by_the_classifier_that_has_it(tmp_path: Path) ->
     ]
     pictures = ArmPictures("base", files, {}, {})
     rows = read_arm(pictures, list(files), readers, tmp_path / "kept").to_pandas()
-    assert dict(zip(rows["attribute"], rows["classifier"], strict=True)) == {"season": "one", "serving": "two"}
+    who = dict(zip(rows["attribute"], rows["classifier"], strict=True))
+    assert who == {"season": "one", "serving": "two"}
     assert len(rows) == 4
     with pytest.raises(UserError, match=r"one cannot read 'serving' \(it reads: season\)"):
         Fixed("one", "season").read([np.zeros((4, 5, 3), np.uint8)], ["serving"])
