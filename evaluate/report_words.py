@@ -15,6 +15,8 @@ Row = RepresentationRow | FidelityRow | DriftRow
 
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
+MOST_NAMED = 6
+"""Rows that the tally names; the others it counts."""
 
 SUITES = {
     "trained": "subjects that the adapter was trained on",
@@ -171,10 +173,12 @@ def tally(results: Results) -> str:
     kept = _count("checks that nothing else was lost", [row.verdict for row in checks])
     alarming = [
         f"{plain(row_name(row))} on {suite_title(row.suite)} ({plain(row.verdict)})"
+        for verdicts in (("worsened", "lost"), ("inconclusive",))
         for row in rows
-        if row.verdict in ("worsened", "lost", "inconclusive")
+        if row.verdict in verdicts
     ]
-    look = f"Look at: {'; '.join(alarming)}." if alarming else ""
+    more = f"; and {len(alarming) - MOST_NAMED} more" if len(alarming) > MOST_NAMED else ""
+    look = f"Look at: {'; '.join(alarming[:MOST_NAMED])}{more}." if alarming else ""
     return " ".join(part for part in (told, kept, look) if part)
 
 

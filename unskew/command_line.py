@@ -77,11 +77,19 @@ def read_command_line(
             problems.append(f"nothing may stand before the first option, got {' '.join(words)}")
     given: dict[str, Any] = {}
     for path, part, words in options:
+        if "array" in kinds(part) and _times(path, argv) > 1:
+            problems.append(f"{path} is given twice: write all its values after one --{path}")
         try:
             given[path] = _value(part, words)
         except ValueError as error:
             problems.append(f"{path} must be {allowed(part)}, {error}")
     return CommandLine(given, problems)
+
+
+def _times(path: str, argv: Sequence[str]) -> int:
+    """How often an option stands among the words."""
+    names = (word.partition("=")[0] for word in argv if word.startswith("--"))
+    return sum(name[2:].replace("-", "_") == path for name in names)
 
 
 def _group(schema: Schema, value: object) -> type:

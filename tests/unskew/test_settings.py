@@ -347,3 +347,9 @@ def test_sigterm_ends_in_143() -> None:
         return 0
 
     assert run_program(main, []) == 143
+
+
+def test_a_list_that_is_given_twice_is_refused(asked: Ask) -> None:
+    """The first of both would be lost without a word; one option with both values is meant."""
+    [problem] = problems(asked, "--lora.target_modules", "to_q", "--lora.target-modules=to_k")
+    assert problem.startswith("lora.target_modules is given twice")
