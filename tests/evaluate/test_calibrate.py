@@ -15,6 +15,7 @@ import pytest
 
 from unskew.evaluate.calibrate import main
 from unskew.evaluate.calibration import krippendorff_alpha, load_sample, run_fingerprint
+from unskew.evaluate.pictures import write_elsewhere
 from unskew.evaluate.schema import load_results
 from unskew.runs import sha256_file
 from unskew.settings import run_program
@@ -262,3 +263,24 @@ def test_a_picture_that_was_exchanged_is_an_error(
         file.write_bytes(b"no picture")
     assert calibrate(run, "--per_arm", "20") == 2
     assert "is not the picture that was read" in capsys.readouterr().err
+
+
+def test_pictures_made_elsewhere_are_labelled_where_they_lie(run: Path, tmp_path: Path) -> None:
+    """An arm from a folder shows its own files; one that is changed or outside is refused."""
+    arm = next(iter(load_results(run / "results.json").arms))
+    folder = tmp_path / "elsewhere"
+    shutil.move(run / "images" / arm, folder)
+    names = {
+        f"{file.parent.name}/{file.stem}": f"{file.parent.name}/{file.name}"
+        for file in folder.rglob("*.png")
+    }
+    write_elsewhere(run, {arm: (folder, names)})
+    assert calibrate(run, "--per_arm", "20") == 0
+    sample = load_sample(run)
+    assert sample is not None
+    shown = next(task for task in sample.tasks if task.arm == arm)
+    file = folder / shown.prompt_id / f"{shown.seed}.png"
+    outside = tmp_path / "outside.png"
+    shutil.move(file, outside)
+    file.symlink_to(outside)
+    assert calibrate(run, "--per_arm", "20") == 2

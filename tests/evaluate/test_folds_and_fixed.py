@@ -6,9 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from unskew.attributes import Attribute, Fold
+from unskew.attributes import Attribute, Fold, load_attribute
+from unskew.evaluate.folds import with_folds
 from unskew.evaluate.results import summarise
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -104,3 +106,18 @@ def test_answers_that_the_words_fix_must_still_come(answer, verdict):
     row = next(row for row in results.fidelity if row.attribute == "colour")
     assert (row.verdict, row.margin) == (verdict, plan.margins.fidelity)
     assert results.representation == ()
+
+
+def test_labels_meet_readings_of_a_fold():
+    """The finer readings are there as the coarser attribute's too, unreadable where they are."""
+    fine, coarse = load_attribute("monk_tone"), load_attribute("skin_tone_3")
+    values = [*fine.values, None]
+    readings = pd.DataFrame({"attribute": "monk_tone", "value": values, "seed": range(len(values))})
+    said = SimpleNamespace(folded_from="monk_tone", values=coarse.values)
+    of = SimpleNamespace(settings=SimpleNamespace(attributes={"skin_tone_3": said}))
+    both = with_folds(readings, of)
+    own = both[both["attribute"] == "skin_tone_3"]
+    expected = [coarse.values[code] for code in coarse.fold.coarse_k]
+    assert own["value"].tolist()[:-1] == expected and pd.isna(own["value"].iloc[-1])
+    assert own["seed"].tolist() == list(range(len(values)))
+    assert with_folds(both, of) is both
