@@ -122,14 +122,16 @@ def imbalances(
 def follow(
     loop: Loop, steps: int, readings: int, read: Reader, device: torch.device
 ) -> Iterator[Reading]:
-    """Train for `steps` steps; read before the first, then `readings` times evenly spread.
+    """Train for `steps` steps; read before the first, then `readings` times.
 
-    What was encoded before the first step took its seconds before the first reading. Nothing
-    happens between two readings but when the next is asked for.
+    Each comes after twice the steps of the one before, since most of an effect comes early. What
+    was encoded before the first step took its seconds before the first reading. Nothing happens
+    between two readings but when the next is asked for.
     """
     done, seconds = 0, loop.encoding_s
     for number in range(readings + 1):
-        upcoming = range(done, math.ceil(steps * number / readings))
+        share = 2.0 ** (number - readings) if number else 0.0
+        upcoming = range(done, max(done, math.ceil(steps * share)))
         if upcoming:
             seconds += seconds_of(partial(_train, loop, upcoming), 1, device)
         done = upcoming.stop

@@ -24,7 +24,7 @@ class EffectSettings(Settings):
     seconds: Positive
     """Seconds of training that each loop gets; as many steps as fit at the speed just measured."""
     readings: Count
-    """How often what is drawn is read in that time."""
+    """How often what is drawn is read in that time, after twice the steps each."""
     prompts: Path
     """A prompt file; a relative path that does not exist is looked up in Unskew's configs."""
     suite: str
