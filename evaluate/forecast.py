@@ -94,8 +94,9 @@ def dry_run(study: Study, as_json: bool) -> int:
     if as_json:
         print(json.dumps(asdict(forecast)))
         return 0
+    what = "one batch of each arm" if drawn else "nothing"
     print(
-        f"dry run: one batch of each arm drawn; {forecast.to_draw} of {forecast.planned} pictures "
+        f"dry run: {what} drawn; {forecast.to_draw} of {forecast.planned} pictures "
         f"are to be drawn: about {forecast.minutes:.1f} minutes with reading all, "
         f"{forecast.memory_gib:.1f} GiB of memory, {forecast.disk_gib:.2f} GiB of disk "
         f"({forecast.disk_free_gib:.0f} free)"

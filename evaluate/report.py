@@ -87,6 +87,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": _with_data(words.number),
         "signed": _with_data(partial(words.number, sign=True)),
+        "counted": words.counted,
         "percent": _with_data(words.percent),
         "points": _with_data(words.points),
         "reduction": _with_data(words.reduction),

@@ -132,11 +132,17 @@ def prompt_words(prompt_id: str) -> str:
     return plain(words) or prompt_id
 
 
+def counted(n: int, thing: str) -> str:
+    """A number and its thing: 1 prompt, 1,204 prompts."""
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def sentence(row: RepresentationRow, results: Results) -> str:
     """One plain sentence that says what a representation row found, with its numbers."""
     title = results.settings.attributes[row.attribute].title
     of = f" of {row.n_clusters} subjects" if row.inference == "subjects" else ""
-    where = f"n {row.n_prompts} {suite_title(row.suite)} prompts{of} the imbalance of {title}"
+    prompts = counted(row.n_prompts, f"{suite_title(row.suite)} prompt")
+    where = f"n {prompts}{of} the imbalance of {title}"
     if row.treated is None or row.change is None:
         low, high = row.baseline.imbalance_ci95
         return (
