@@ -20,6 +20,7 @@ from unskew.train import lora
 
 BASES = {"emoji": "tiny_base", "sd15": "tiny_sd15_like_base", "sdxl": "tiny_sdxl_base"}
 """Folder of recipes -> the tiny base of its family."""
+TONES_OF = {"pale": "light", "light": "light", "tan": "medium", "brown": "dark", "dark": "dark"}
 SMALL = {
     "train": (
         *("--resolution_px", "32", "--pictures.bucket_step_px", "32"),
@@ -34,6 +35,20 @@ def recipes(program: str) -> list[Path]:
     return sorted(f for folder in BASES for f in config_path(folder).glob(f"{program}*.yaml"))
 
 
+@pytest.fixture(scope="session")
+def photographs(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny dataset under the names that attributes of photographs have."""
+    folder = Path(shutil.copytree(tiny_dataset, tmp_path_factory.mktemp("photographs") / "data"))
+    file = folder / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    for row in rows:
+        row["gender_presentation"] = row.pop("presentation")
+        row["skin_tone_3"] = TONES_OF.get(row.pop("skin_tone"))
+    lines = [json.dumps(row) + "\n" for row in rows if row["gender_presentation"] != "person"]
+    file.write_text("".join(lines), "utf-8")
+    return folder
+
+
 def name_of(file: Path) -> str:
     return f"{file.parent.name}/{file.stem}"
 
@@ -42,12 +57,14 @@ def name_of(file: Path) -> str:
 def test_every_training_recipe_does_its_first_step(
     file: Path,
     tiny_dataset: Path,
+    photographs: Path,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Settings, schedule, batch and LoRA fit a base of the family; nothing is written."""
     base = request.getfixturevalue(BASES[file.parent.name])
-    words = ("--config", str(file), "--base", str(base), "--dataset", str(tiny_dataset))
+    dataset = tiny_dataset if file.parent.name == "emoji" else photographs
+    words = ("--config", str(file), "--base", str(base), "--dataset", str(dataset))
     assert run_program(lora.main, [*words, *SMALL["train"], "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out)["trained_parameters"] > 0
 
