@@ -304,6 +304,15 @@ def overshoot(baseline_pk: Ints, treated_pk: Ints, target_pk: Floats, margin: fl
     return Overshoot(crossed.any(-1), chance)
 
 
+def overshoot_p(crossed: int, prompts: int, by_chance: float) -> float:
+    """p-value of at least so many prompts crossing, were the treated arm exactly on target.
+
+    `by_chance` is the mean of `Overshoot.by_chance_p`. Binomial: where that differs between
+    prompts the true tail is the thinner one (Hoeffding 1956), so this errs towards silence.
+    """
+    return float(stats.binom.sf(crossed - 1, prompts, by_chance))
+
+
 def unreadable_bounds(
     counts_pk: Ints, unreadable_p: Ints, target_pk: Floats
 ) -> tuple[Floats, Floats]:
