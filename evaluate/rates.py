@@ -105,3 +105,12 @@ def preservation_verdict(
     if hi < margin:
         return "kept"
     return "lost" if lo > margin else "inconclusive"
+
+
+def overshoot_p(crossed: int, prompts: int, by_chance: float) -> float:
+    """p-value of at least so many prompts crossing, were the treated arm exactly on target.
+
+    `by_chance` is the mean of `stats.Overshoot.by_chance_p`. Binomial: where that differs between
+    prompts the true tail is the thinner one (Hoeffding 1956), so this errs towards silence.
+    """
+    return float(stats.binom.sf(crossed - 1, prompts, by_chance))

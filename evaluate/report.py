@@ -96,6 +96,7 @@ def _environment() -> Environment:
         "plain": words.plain,
         "pretty_json": partial(json.dumps, indent=2, ensure_ascii=False, default=str),
     }
+    environment.tests["turned_round"] = lambda row: bool(words.overshooting(row))
     environment.globals |= {
         "words": words.WORDS,
         "verdict_words": words.VERDICTS,
@@ -104,6 +105,8 @@ def _environment() -> Environment:
         "sentence": words.sentence,
         "tally": words.tally,
         "row_name": words.row_name,
+        "overshooting": words.overshooting,
+        "overshoot_told": words.overshoot_told,
         "share_scale": _share_scale,
         "position": _position,
         "colour": _colour,

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from unskew.evaluate.schema import DriftRow, FidelityRow, Interval, RepresentationRow, Results
+from unskew.evaluate.schema import (
+    DriftRow,
+    FidelityRow,
+    Interval,
+    PromptRow,
+    RepresentationRow,
+    Results,
+)
+from unskew.evaluate.rates import overshoot_p
 
 Row = RepresentationRow | FidelityRow | DriftRow
 
@@ -17,6 +25,10 @@ MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MOST_NAMED = 6
 """Rows that the tally names; the others it counts."""
+SHOWN = 80
+"""Characters of a prompt that a sentence repeats."""
+SURPRISE = 0.01
+"""Overshoot is named where an arm exactly on target would show as much in so few studies."""
 
 SUITES = {
     "trained": "subjects that the adapter was trained on",
@@ -154,7 +166,7 @@ def sentence(row: RepresentationRow, results: Results) -> str:
     spread = f"95{THIN}% interval of the change {interval(row.change.ci95)}"
     relative = row.change.relative_reduction
     inside = f"{reduction(relative)}, {spread}" if relative is not None else spread
-    return {
+    said = {
         "improved": f"{start} fell from {before} to {after} ({inside}).",
         "worsened": f"{start} rose from {before} to {after} ({inside}).",
         "no_change": f"{start} did not move: {before} before, {after} after ({spread}).",
@@ -162,6 +174,47 @@ def sentence(row: RepresentationRow, results: Results) -> str:
         f"tell from no change ({spread}).",
         None: f"{start} read {before} before and {after} after ({spread}).",
     }[row.verdict]
+    return f"{said} But {_turned_round(row)} (overshoot)." if overshooting(row) else said
+
+
+def overshooting(row: RepresentationRow) -> tuple[PromptRow, ...]:
+    """The prompts that overshot, where they are more than chance makes; else none.
+
+    The mean over prompts may have improved, or not moved, while skews were turned round.
+    """
+    judged = [prompt for prompt in row.per_prompt if prompt.overshoot is not None]
+    crossed = tuple(prompt for prompt in judged if prompt.overshoot)
+    if row.change is None or not crossed:
+        return ()
+    p = overshoot_p(len(crossed), len(judged), row.change.overshoot_by_chance)
+    return crossed if p <= SURPRISE else ()
+
+
+def overshoot_told(row: RepresentationRow, margin: float) -> str:
+    """What `overshooting` found in plain words, with the prompt that turned most; or nothing."""
+    crossed = overshooting(row)
+    if row.change is None or not crossed:
+        return ""
+    _, before, after, value, most = max(_turned(prompt) for prompt in crossed)
+    text = most if len(most) <= SHOWN else f"{most[: SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return (
+        f"{_turned_round(row)}, to more than {margin * 100:g} points past the target (sampling "
+        f"alone would make {row.change.overshoot_by_chance * row.n_prompts:.0f} look so). Most of "
+        f"all \u201c{text}\u201d: {plain(value)} {percent(before)} before, {percent(after)} after."
+    )
+
+
+def _turned_round(row: RepresentationRow) -> str:
+    return f"on {len(overshooting(row))} of {row.n_prompts} prompts the skew was turned round"
+
+
+def _turned(prompt: PromptRow) -> tuple[float, float, float, str, str]:
+    """How far a prompt's leading value went, its shares before and after, its name, the prompt."""
+    before, after = prompt.baseline.shares, prompt.treated.shares if prompt.treated else {}
+    away = {value: abs(share - prompt.target[value]) for value, share in before.items()}
+    went = {value: abs(after.get(value, 0.0) - share) for value, share in before.items()}
+    value = max(before, key=lambda name: (round(away[name], 9), went[name]))
+    return went[value], before[value], after.get(value, 0.0), value, prompt.text
 
 
 def headline(results: Results) -> RepresentationRow | None:
@@ -178,14 +231,20 @@ def tally(results: Results) -> str:
     told = _count("comparisons", [row.verdict for row in changes])
     kept = _count("checks that nothing else was lost", [row.verdict for row in checks])
     alarming = [
-        f"{plain(row_name(row))} on {suite_title(row.suite)} ({plain(row.verdict)})"
-        for verdicts in (("worsened", "lost"), ("inconclusive",))
-        for row in rows
-        if row.verdict in verdicts
+        f"{plain(row_name(row))} on {suite_title(row.suite)} ({', '.join(found)})"
+        for row in sorted(rows, key=lambda row: _alarms(row) == [plain("inconclusive")])
+        if (found := _alarms(row))
     ]
     more = f"; and {len(alarming) - MOST_NAMED} more" if len(alarming) > MOST_NAMED else ""
     look = f"Look at: {'; '.join(alarming[:MOST_NAMED])}{more}." if alarming else ""
     return " ".join(part for part in (told, kept, look) if part)
+
+
+def _alarms(row: Row) -> list[str]:
+    """What a reader must not miss about a row."""
+    found = [plain(row.verdict)] if row.verdict in ("worsened", "lost", "inconclusive") else []
+    overshot = isinstance(row, RepresentationRow) and overshooting(row)
+    return [*found, "overshoot"] if overshot else found
 
 
 def row_name(row: Row) -> str:

@@ -51,6 +51,8 @@ def summary(results: Results) -> str:
         parts.append(f"**Incomplete**: {missing} of {results.counts.planned} pictures are missing.")
     if row:
         parts.append(escape(words.sentence(row, results)))
+    if turned := list(_overshoot(results)):
+        parts.append("\n".join(turned))
     parts += _gate(results)
     table = list(_rows(results))
     if table:
@@ -126,6 +128,16 @@ def _rows(results: Results) -> Iterator[str]:
         yield _line(drift, "drift", "", "", _change(drift.excess, drift.ci95))
 
 
+def _overshoot(results: Results) -> Iterator[str]:
+    """A line for every comparison in which skews were turned round: its verdict hides that."""
+    margin = results.settings.margins.overshoot
+    for row in results.representation:
+        if told := words.overshoot_told(row, margin):
+            title = results.settings.attributes[row.attribute].title
+            where = f"{title} on {words.suite_title(row.suite)}, {row.arm}"
+            yield f"- **Overshoot** of {escape(where)}: {escape(told)}"
+
+
 def _change(value: float, ci95: Interval) -> str:
     return f"{words.number(value, sign=True)} ({words.interval(ci95)})"
 
@@ -138,8 +150,9 @@ def _line(
     change: str,
 ) -> str:
     verdict = f"{MARKS[row.verdict]} {words.plain(row.verdict)}" if row.verdict else ""
-    if isinstance(row, RepresentationRow) and row.primary and verdict:
-        verdict += " (primary)"
+    if isinstance(row, RepresentationRow) and verdict:
+        verdict += " (primary)" if row.primary else ""
+        verdict += ", **overshoot**" if words.overshooting(row) else ""
     named = [escape(title), escape(words.suite_title(row.suite)), escape(row.arm)]
     return f"| {' | '.join([*named, before, after, change, verdict])} |"
 
