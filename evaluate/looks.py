@@ -38,15 +38,15 @@ def looks_of(images: Images) -> pa.Table:
 
 
 def _look(image_hwc: NDArray[np.uint8]) -> dict[str, object]:
-    rgb = image_hwc.astype(np.float32)
-    luma_hw = rgb @ LUMA
+    rgb_chw = np.moveaxis(image_hwc, -1, 0).astype(np.float32, order="C")
+    luma_hw = np.tensordot(LUMA, rgb_chw, axes=1)
     shape = np.array(image_hwc.shape, dtype=np.int64).tobytes()
     small = Image.fromarray(image_hwc).convert("L")
     return {
         "sharpness": _sharpness(luma_hw),
         "contrast": float(luma_hw.std()),
-        "colourfulness": _colourfulness(rgb),
-        "blank": bool(rgb.std(axis=(0, 1)).max() < BLANK),
+        "colourfulness": _colourfulness(rgb_chw),
+        "blank": bool(max(channel_hw.std() for channel_hw in rgb_chw) < BLANK),
         "pixels": hashlib.sha256(shape + image_hwc.tobytes()).hexdigest()[:32],
         "small": small.resize((SMALL_PX, SMALL_PX), Image.Resampling.BOX).tobytes(),
     }
@@ -60,9 +60,9 @@ def _sharpness(luma_hw: NDArray[np.float32]) -> float:
     return float((laplacian - 4 * luma_hw[1:-1, 1:-1]).var())
 
 
-def _colourfulness(rgb_hwc: NDArray[np.float32]) -> float:
+def _colourfulness(rgb_chw: NDArray[np.float32]) -> float:
     """M3 of Hasler & Suesstrunk (2003); 0 = grey, above 100 = extremely colourful."""
-    red, green, blue = np.moveaxis(rgb_hwc, -1, 0)
+    red, green, blue = rgb_chw
     red_green, yellow_blue = red - green, (red + green) / 2 - blue
     spread = np.hypot(red_green.std(), yellow_blue.std())
     return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))

@@ -44,27 +44,22 @@ def paired_mean(values_ps: Floats, clusters_p: Ints, fixed: bool, seed: int) -> 
     None where too little is there: two clusters, or, where the seeds are the unit (`fixed`), two
     pictures of a prompt.
     """
-    there_ps = ~np.isnan(values_ps)
-    n_p1 = there_ps.sum(axis=1, keepdims=True)
-    sums_p1 = np.nansum(values_ps, axis=1, keepdims=True)
-    enough_p = n_p1[:, 0] >= (2 if fixed else 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        without_ps = (sums_p1 - np.nan_to_num(values_ps)) / (n_p1 - there_ps)
-        columns = np.concatenate([sums_p1 / n_p1, without_ps], axis=1)
-    return _estimate(columns[enough_p], clusters_p[enough_p], fixed, seed)
+    enough_p = (~np.isnan(values_ps)).sum(axis=1) >= (2 if fixed else 1)
+    columns_pc = _mean_and_without(values_ps[enough_p])
+    return _estimate(columns_pc, clusters_p[enough_p], fixed, seed)
 
 
-def _estimate(columns_ps: Floats, clusters_p: Ints, fixed: bool, seed: int) -> Estimate | None:
+def _estimate(columns_pc: Floats, clusters_p: Ints, fixed: bool, seed: int) -> Estimate | None:
     """From (P, 1 + S) values of all seeds and without each; see `paired_mean`."""
     _, clusters_p = np.unique(clusters_p, return_inverse=True)
     n_clusters = int(clusters_p.max(initial=-1)) + 1
     if n_clusters < (1 if fixed else 2):
         return None
-    columns_cs = cluster_means(columns_ps, clusters_p.astype(np.int64))
+    columns_cc = cluster_means(columns_pc, clusters_p.astype(np.int64))
     if fixed:
-        value, *without_s = columns_cs.mean(axis=0)
+        value, *without_s = columns_cc.mean(axis=0)
         return seed_estimate(float(value), np.array(without_s))
-    return cluster_estimate(columns_cs[:, 0], seed)
+    return cluster_estimate(columns_cc[:, 0], seed)
 
 
 def log_ratio(baseline_ps: Floats, treated_ps: Floats) -> Floats:
@@ -87,9 +82,23 @@ def repeated(codes_ps: Ints) -> float:
     return again / int(there_ps.sum()) if there_ps.any() else float("nan")
 
 
+def seeds_alike(images_pshw: Bytes, there_ps: NDArray[np.bool_]) -> Floats:
+    """(P, S, S) SSIM of a prompt's pictures from two seeds each; 0 of one with itself, or none."""
+    n_prompts, n_seeds = there_ps.shape
+    found = np.zeros((n_prompts, n_seeds, n_seeds))
+    for images_shw, there_s, found_ss in zip(images_pshw, there_ps, found, strict=True):
+        seeds = np.flatnonzero(there_s)
+        windowed = Windowed.of(images_shw[seeds])
+        for n in range(1, len(seeds)):
+            found_ss[seeds[n], seeds[:n]] = windowed[n : n + 1].ssim(windowed[:n])
+        found_ss += found_ss.T.copy()
+    return found
+
+
 def identity(
     baseline_pshw: Bytes,
     treated_pshw: Bytes,
+    alike_pss: Floats,
     there_ps: NDArray[np.bool_],
     clusters_p: Ints,
     fixed: bool,
@@ -98,61 +107,91 @@ def identity(
     """How much of the picture stayed: SSIM of pairs, on a scale that the baseline's seeds set.
 
     (mean SSIM of the pairs from the same noise - o) / (1 - o), where o is the mean SSIM of the
-    baseline's pictures of one prompt from different seeds. 1 = the same pictures; 0 = as unlike as
-    other seeds are. `there_ps` says where both pictures are. None where too few are, or where the
-    baseline's seeds all show the same.
+    baseline's pictures of one prompt from different seeds, `seeds_alike`. 1 = the same pictures;
+    0 = as unlike as other seeds are. `there_ps` says where both pictures are. None where too few
+    are, or where the baseline's seeds all show the same.
     """
-    fewest = 3 if fixed else 2
-    enough_p = there_ps.sum(axis=1) >= fewest
+    there_ps = there_ps & (there_ps.sum(axis=1, keepdims=True) >= (3 if fixed else 2))
+    enough_p = there_ps.any(axis=1)
     if not enough_p.any():
         return None
-    kept = zip(baseline_pshw[enough_p], treated_pshw[enough_p], there_ps[enough_p], strict=True)
-    found = [_similarities(base[there], treated[there], there) for base, treated, there in kept]
-    same_ps, other_ps = (np.stack(part) for part in zip(*found, strict=True))
-    clusters_p = clusters_p[enough_p]
-    _, numbers_p = np.unique(clusters_p, return_inverse=True)
+    same_ps = np.full(there_ps.shape, np.nan)
+    for same_s, base, treated, there in zip(
+        same_ps, baseline_pshw, treated_pshw, there_ps, strict=True
+    ):
+        same_s[there] = ssim(base[there], treated[there])
+    same_pc = _mean_and_without(same_ps[enough_p])
+    other_pc = _pairs_and_without(alike_pss[enough_p], there_ps[enough_p])
+    _, clusters_p = np.unique(clusters_p[enough_p], return_inverse=True)
     same, other = (
-        float(cluster_means(part[:, 0], numbers_p.astype(np.int64)).mean())
-        for part in (same_ps, other_ps)
+        float(cluster_means(part_pc[:, 0], clusters_p.astype(np.int64)).mean())
+        for part_pc in (same_pc, other_pc)
     )
     if 1 - other < 1e-6:
         return None
-    value = _estimate((same_ps - other_ps) / (1 - other), clusters_p, fixed, seed)
+    value = _estimate((same_pc - other_pc) / (1 - other), clusters_p, fixed, seed)
     return Stayed(value, same, other) if value else None
 
 
-def _similarities(
-    base_nhw: Bytes, treated_nhw: Bytes, there_s: NDArray[np.bool_]
-) -> tuple[Floats, Floats]:
-    """Of a prompt, (1 + S) mean SSIM from the same noise and from others: of all, without each."""
-    n = len(base_nhw)
-    same_n = ssim(base_nhw, treated_nhw)
-    pair_nn = np.zeros((n, n))
-    for at in range(1, n):
-        pair_nn[at, :at] = ssim(base_nhw[at:][:1], base_nhw[:at])
-    pair_nn += pair_nn.T
-    same = np.full(1 + len(there_s), same_n.mean())
-    other = np.full(1 + len(there_s), pair_nn.sum() / (n * (n - 1)))
-    without = np.flatnonzero(there_s) + 1
-    same[without] = (same_n.sum() - same_n) / (n - 1)
-    if n > 2:
-        other[without] = (pair_nn.sum() - 2 * pair_nn.sum(axis=1)) / ((n - 1) * (n - 2))
-    return same, other
+def _mean_and_without(values_ps: Floats) -> Floats:
+    """(P, 1 + S) mean over the seeds that are there, and without each of them."""
+    there_ps = ~np.isnan(values_ps)
+    n_p1 = there_ps.sum(axis=1, keepdims=True)
+    sums_p1 = np.nansum(values_ps, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without_ps = (sums_p1 - np.nan_to_num(values_ps)) / (n_p1 - there_ps)
+        columns: Floats = np.concatenate([sums_p1 / n_p1, without_ps], axis=1)
+    return columns
+
+
+def _pairs_and_without(values_pss: Floats, there_ps: NDArray[np.bool_]) -> Floats:
+    """(P, 1 + S) mean over pairs of different seeds that are there, and without each of them."""
+    values_pss = values_pss * (there_ps[:, :, None] & there_ps[:, None, :])
+    of_seed_ps = values_pss.sum(axis=2)
+    sums_p1, n_p1 = of_seed_ps.sum(axis=1, keepdims=True), there_ps.sum(axis=1, keepdims=True)
+    left_ps = n_p1 - there_ps
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without_ps = (sums_p1 - 2 * of_seed_ps) / (left_ps * (left_ps - 1))
+    columns: Floats = np.concatenate([sums_p1 / (n_p1 * (n_p1 - 1)), without_ps], axis=1)
+    return columns
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """Grey pictures, and their local means and mean squares, for comparing each with many."""
+
+    images_nhw: Floats
+    mean_nhw: Floats
+    square_nhw: Floats
+
+    @classmethod
+    def of(cls, images_nhw: Bytes) -> Windowed:
+        """From pictures of at least 11 pixels a side."""
+        images = images_nhw.astype(np.float64)
+        return cls(images, _blurred(images), _blurred(images**2))
+
+    def __getitem__(self, part: slice) -> Windowed:
+        """Some of the pictures."""
+        return Windowed(self.images_nhw[part], self.mean_nhw[part], self.square_nhw[part])
+
+    def ssim(self, other: Windowed) -> Floats:
+        """See `ssim`."""
+        mean_1, mean_2 = self.mean_nhw, other.mean_nhw
+        product, squares = mean_1 * mean_2, mean_1**2 + mean_2**2
+        both = _blurred(self.images_nhw * other.images_nhw) - product
+        spread = self.square_nhw + other.square_nhw - squares
+        alike = (2 * product + C1) * (2 * both + C2)
+        result: Floats = (alike / ((squares + C1) * (spread + C2))).mean(axis=(1, 2))
+        return result
 
 
 def ssim(one_nhw: Bytes, other_nhw: Bytes) -> Floats:
     """(n,) mean structural similarity of grey pictures (Wang et al. 2004, equation 13).
 
     1 = the same, 0 = nothing in common, below 0 = reversed. A Gaussian window of 11 pixels, whole
-    inside of the picture; one of the two may be a single picture.
+    inside of the picture.
     """
-    one, other = one_nhw.astype(np.float64), other_nhw.astype(np.float64)
-    mean_1, mean_2 = _blurred(one), _blurred(other)
-    both = _blurred(one * other) - mean_1 * mean_2
-    spread = _blurred(one**2) - mean_1**2 + _blurred(other**2) - mean_2**2
-    alike = (2 * mean_1 * mean_2 + C1) * (2 * both + C2)
-    result: Floats = (alike / ((mean_1**2 + mean_2**2 + C1) * (spread + C2))).mean(axis=(1, 2))
-    return result
+    return Windowed.of(one_nhw).ssim(Windowed.of(other_nhw))
 
 
 def _blurred(images_nhw: Floats) -> Floats:

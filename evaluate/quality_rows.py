@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from unskew.evaluate.cells import StudyPlan, Unit, unit_of
 from unskew.evaluate.measuring import Measured
-from unskew.evaluate.quality import identity, log_ratio, paired_mean, repeated
+from unskew.evaluate.quality import identity, log_ratio, paired_mean, repeated, seeds_alike
 from unskew.evaluate.rates import preservation_verdict
 from unskew.evaluate.schema import Margins
 from unskew.evaluate.schema_quality import (
@@ -27,15 +29,23 @@ def quality_rows(plan: StudyPlan, measured: Measured) -> tuple[QualityRow, ...]:
 
     Suites without a whole picture in an arm have no row for it.
     """
-    return tuple(
-        _row(plan, measured, suite, arm)
-        for suite in plan.suite_roles
-        for arm in range(min(1, len(plan.treated)), len(plan.arms))
-        if (measured.pixels_an[[0, arm]][:, measured.at[suite]] >= 0).any(axis=(1, 2)).all()
-    )
+    return tuple(row for suite in plan.suite_roles for row in _suite_rows(plan, measured, suite))
 
 
-def _row(plan: StudyPlan, measured: Measured, suite: str, arm: int) -> QualityRow:
+def _suite_rows(plan: StudyPlan, measured: Measured, suite: str) -> Iterator[QualityRow]:
+    at_ps = measured.at[suite]
+    there_aps = measured.pixels_an[:, at_ps] >= 0
+    alike_pss = None
+    if plan.treated and plan.suite_roles[suite] in IDENTITY_ROLES:
+        alike_pss = seeds_alike(measured.small_anhw[0][at_ps], there_aps[0])
+    for arm in range(min(1, len(plan.treated)), len(plan.arms)):
+        if there_aps[0].any() and there_aps[arm].any():
+            yield _row(plan, measured, suite, arm, alike_pss)
+
+
+def _row(
+    plan: StudyPlan, measured: Measured, suite: str, arm: int, alike_pss: Floats | None
+) -> QualityRow:
     prompts = plan.prompts_of(suite)
     unit = unit_of(plan, suite, prompts, plan.is_fixed(suite, prompts))
     at_ps = measured.at[suite]
@@ -60,9 +70,9 @@ def _row(plan: StudyPlan, measured: Measured, suite: str, arm: int) -> QualityRo
         tones=tones,
         repeated=repeated_rates,
         blank=blank_rates,
-        identity=_identity(plan, measured, unit, suite, arm)
-        if told and plan.suite_roles[suite] in IDENTITY_ROLES
-        else None,
+        identity=None
+        if alike_pss is None
+        else _identity(plan, measured, unit, suite, arm, alike_pss),
         agreement=_agreement(plan, measured, unit, suite, arm),
         flags=(
             *_tone_flags(tones, plan.margins),
@@ -118,11 +128,12 @@ def _rate_flags(what: str, rates: PictureRates, margins: Margins) -> list[str]:
 
 
 def _identity(
-    plan: StudyPlan, measured: Measured, unit: Unit, suite: str, arm: int
+    plan: StudyPlan, measured: Measured, unit: Unit, suite: str, arm: int, alike_pss: Floats
 ) -> PairIdentity | None:
     at_ps = measured.at[suite]
     found = identity(
         *(measured.small_anhw[n][at_ps] for n in (0, arm)),
+        alike_pss,
         (measured.pixels_an[[0, arm]][:, at_ps] >= 0).all(axis=0),
         unit.clusters_p,
         unit.fixed,
