@@ -122,15 +122,28 @@ def identity(
         same_s[there] = ssim(base[there], treated[there])
     same_pc = _mean_and_without(same_ps[enough_p])
     other_pc = _pairs_and_without(alike_pss[enough_p], there_ps[enough_p])
-    _, clusters_p = np.unique(clusters_p[enough_p], return_inverse=True)
-    same, other = (
-        float(cluster_means(part_pc[:, 0], clusters_p.astype(np.int64)).mean())
-        for part_pc in (same_pc, other_pc)
+    _, numbers_p = np.unique(clusters_p[enough_p], return_inverse=True)
+    same_cc, other_cc = (
+        cluster_means(part, numbers_p.astype(np.int64)) for part in (same_pc, other_pc)
     )
-    if 1 - other < 1e-6:
+    value = _ratio(same_cc - other_cc, 1 - other_cc, fixed, seed)
+    if value is None:
         return None
-    value = _estimate((same_pc - other_pc) / (1 - other), clusters_p, fixed, seed)
-    return Stayed(value, same, other) if value else None
+    return Stayed(value, float(same_cc[:, 0].mean()), float(other_cc[:, 0].mean()))
+
+
+def _ratio(above_cc: Floats, below_cc: Floats, fixed: bool, seed: int) -> Estimate | None:
+    """Ratio of means over clusters, of (C, 1 + S) values of all seeds and without each.
+
+    Where clusters are resampled, by the ratio's linear approximation (Cochran 1977, section 2.11).
+    """
+    above, below = above_cc.mean(axis=0), below_cc.mean(axis=0)
+    if below.min() < 1e-6 or (len(above_cc) < 2 and not fixed):
+        return None
+    value, *without_s = above / below
+    if fixed:
+        return seed_estimate(float(value), np.array(without_s))
+    return cluster_estimate(value + (above_cc[:, 0] - value * below_cc[:, 0]) / below[0], seed)
 
 
 def _mean_and_without(values_ps: Floats) -> Floats:
