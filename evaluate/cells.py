@@ -29,6 +29,10 @@ COLUMNS = (
 )
 
 
+POOLED_PIXELS = "the mean colours of an 8 x 8 grid"
+"""In words, the features in which drift is measured where no image model is given."""
+
+
 @dataclass(frozen=True)
 class StudyPlan:
     """What is compared with what, decided before any picture was drawn."""
@@ -49,6 +53,8 @@ class StudyPlan:
     fixed_suites: frozenset[str] = frozenset()
     """Suites that speak of their own prompts only, however many these are."""
     resampling_seed: int = 0
+    features: str = POOLED_PIXELS
+    """In words, what drift is measured in."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The study's settings, kept with the results."""
     arm_facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

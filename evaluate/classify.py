@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,10 @@ class ArmPictures:
     broken: Mapping[Cell, str]
     """Cells whose picture cannot be read."""
 
+    def hash_of(self, cell: Cell) -> str:
+        """sha256 of a picture that is there."""
+        return self.sha256.get(cell) or sha256_file(self.files[cell])
+
 
 def read_arm(
     pictures: ArmPictures, cells: Sequence[Cell], readers: Sequence[Reader], kept: Path
@@ -82,7 +86,7 @@ def read_arm(
     `kept` is the folder of what was read before. A picture that cannot be opened is unreadable. One
     of which nothing is read has a row without an attribute: it is there, no more.
     """
-    tables = [_read_part(pictures, part, readers, kept) for part in parts_of(cells)]
+    tables = [read_part(pictures, part, readers, kept) for part in parts_of(cells)]
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
 
@@ -91,11 +95,12 @@ def parts_of(cells: Sequence[Cell]) -> Iterator[Sequence[Cell]]:
     return (cells[start : start + PART] for start in range(0, len(cells), PART))
 
 
-def _read_part(
+def read_part(
     pictures: ArmPictures, part: Sequence[Cell], readers: Sequence[Reader], kept: Path
 ) -> pa.Table:
+    """`read_arm` of one part."""
     there = [cell for cell in part if cell in pictures.files]
-    sha = {c: pictures.sha256.get(c) or sha256_file(pictures.files[c]) for c in there}
+    sha = {cell: pictures.hash_of(cell) for cell in there}
     whole = [cell for cell in there if cell not in pictures.broken]
     rows: list[Row] = []
     for reader in readers:
@@ -147,7 +152,7 @@ def _said(
     key = hashlib.sha256(json.dumps([sha256, asked]).encode()).hexdigest()
     file = kept / reader.identity[:16] / f"{key[:32]}.parquet"
     if not file.is_file():
-        images = [_opened(pictures.files[cell]) for cell in cells]
+        images = [opened(pictures.files[cell]) for cell in cells]
         rows = _read_now(images, asked, reader)
         with atomic_path(file) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=KEPT), temporary)
@@ -155,7 +160,8 @@ def _said(
     return said
 
 
-def _opened(file: Path) -> NDArray[np.uint8]:
+def opened(file: Path) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB of a picture of the study. Raises UserError, which says what to do."""
     try:
         return read_picture(file)
     except PictureError as error:
@@ -198,27 +204,6 @@ def _read_now(
     return rows
 
 
-def pooled_pixels(
-    pictures: ArmPictures, cells: Sequence[Cell], grid: int = 8
-) -> Mapping[str, NDArray[np.float64]]:
-    """Prompt id -> (seeds, grid * grid * 3) mean colours in [0, 1] of a grid laid on the picture.
-
-    The feature space in which drift is measured where no image model is at hand.
-    """
-    features: dict[str, list[NDArray[np.float64]]] = {}
-    for cell in cells:
-        image = _opened(pictures.files[cell])
-        h, w, _ = image.shape
-        if min(h, w) < grid:
-            image = np.repeat(np.repeat(image, grid, axis=0), grid, axis=1)
-            h, w, _ = image.shape
-        blocks = image[: h // grid * grid, : w // grid * grid]
-        blocks = blocks.reshape(grid, h // grid, grid, w // grid, 3)
-        row = blocks.mean(axis=(1, 3)).reshape(-1) / 255
-        features.setdefault(cell.prompt.id, []).append(row)
-    return {prompt: np.stack(rows) for prompt, rows in features.items()}
-
-
 def write_readings(tables: Sequence[pa.Table], file: Path) -> pd.DataFrame:
     """Write readings.parquet whole or not at all; the table as it was written."""
     table = pa.concat_tables(tables)
@@ -231,17 +216,16 @@ class ReadingAhead:
     """Reads the pictures of drawn arms in a thread, as they come onto the disk.
 
     Only where something else than these cores draws: on a CPU it would take them from drawing.
-    What it read is found in the folder by `read_arm`.
+    `look` reads a part of an arm's pictures and keeps what it read, for `read_arm` to find.
     """
 
     def __init__(
         self,
         arms: Mapping[str, Path],
         cells: Sequence[Cell],
-        readers: Sequence[Reader],
-        kept: Path,
+        look: Callable[[ArmPictures, Sequence[Cell]], object],
     ) -> None:
-        self.arms, self.cells, self.readers, self.kept = arms, cells, readers, kept
+        self.arms, self.cells, self.look = arms, cells, look
         self.end = threading.Event()
         self.threads = ThreadPoolExecutor(1)
         self.work: Future[None] | None = None
@@ -263,6 +247,6 @@ class ReadingAhead:
                 while not all(file.exists() for file in files.values()):
                     if self.end.wait(0.2):
                         return
-                _read_part(ArmPictures(arm, files, {}, {}), part, self.readers, self.kept)
+                self.look(ArmPictures(arm, files, {}, {}), part)
                 if self.end.is_set():
                     return

@@ -168,13 +168,15 @@ def _some_found(study: Study) -> tuple[tuple[Cell, ...], list[NDArray[np.uint8]]
 def _seconds_of_reading(
     study: Study, cells: tuple[Cell, ...], images: list[NDArray[np.uint8]]
 ) -> float:
-    """Seconds that all classifiers together take for a picture."""
+    """Seconds that reading and measuring a picture takes."""
     asked = {attribute for cell in cells for attribute in cell.prompt.attributes}
     started = time.perf_counter()
     for reader in study.readers:
         wanted = [attribute for attribute in reader.attributes if attribute in asked]
         if wanted and images:
             reader.classifier.read(images, wanted)
+    if images:
+        study.meter.see(images)
     return (time.perf_counter() - started) / max(len(images), 1)
 
 

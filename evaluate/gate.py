@@ -16,6 +16,7 @@ from unskew.evaluate.gate_schema import Gate, GateReason, GateSettings, Limits
 from unskew.evaluate.rates import rate_interval
 from unskew.evaluate.schema import DriftRow, FidelityRow, RepresentationRow
 from unskew.evaluate.schema_model import Interval
+from unskew.evaluate.schema_quality import QualityRow
 from unskew.evaluate.stats import ROUNDING, cluster_means
 
 Row = RepresentationRow | FidelityRow | DriftRow
@@ -26,6 +27,7 @@ def judge_gate(
     fidelity: Sequence[FidelityRow],
     drift: Sequence[DriftRow],
     settings: GateSettings,
+    quality: Sequence[QualityRow] = (),
 ) -> Gate:
     """Whether everything that is asked for holds in every arm; null when nothing is asked."""
     if not settings.asks:
@@ -41,6 +43,7 @@ def judge_gate(
         reasons += [
             _verdict(row, "kept", settings) for row in to_keep if not _has_own_limit(row, settings)
         ]
+        reasons += [reason for row in quality for reason in _pictures(row, settings)]
     reasons.sort(key=lambda reason: reason.passed)
     return Gate(passed=all(reason.passed for reason in reasons), reasons=tuple(reasons))
 
@@ -54,6 +57,40 @@ def _has_own_limit(row: FidelityRow | DriftRow, settings: GateSettings) -> bool:
     limits = settings.comparisons.get(name_of(row), Limits())
     own = limits.drift_at_most if isinstance(row, DriftRow) else limits.fidelity_loss_at_most
     return own is not None
+
+
+def _pictures(row: QualityRow, settings: GateSettings) -> Iterator[GateReason]:
+    """That nothing has collapsed, and that pictures still agree where a margin was set for it."""
+    if row.against is None:
+        return
+    where = f"{row.suite} ({row.arm})"
+    yield GateReason(
+        comparison=f"quality@{row.suite}",
+        arm=row.arm,
+        what="no_collapse",
+        limit="no flag",
+        found="; ".join(row.flags) or "no flag",
+        ci95=None,
+        passed=not row.flags,
+        inconclusive=False,
+        said=f"pictures of {where} have {'' if row.flags else 'not '}collapsed"
+        f"{': ' if row.flags else ''}{'; '.join(row.flags)}",
+    )
+    if row.agreement and row.agreement.margin is not None:
+        verdict = row.agreement.verdict
+        open_ = verdict == "inconclusive"
+        yield GateReason(
+            comparison=f"agreement@{row.suite}",
+            arm=row.arm,
+            what="kept",
+            limit="kept",
+            found=verdict,
+            ci95=row.agreement.ci95,
+            passed=verdict == "kept" or (open_ and settings.inconclusive == "pass"),
+            inconclusive=open_,
+            said=f"agreement with the prompts of {where} is {verdict or 'not compared'}, must be "
+            "kept",
+        )
 
 
 def _comparison(

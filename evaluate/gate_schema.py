@@ -55,7 +55,8 @@ class GateSettings(Model):
     comparisons: dict[str, Limits] = {}
     """ "attribute@suite" or "drift@suite" -> its limits. Empty is no gate."""
     everything_kept: bool = True
-    """Every fidelity and drift row that has no limit of its own must be kept."""
+    """Every fidelity and drift row that has no limit of its own must be kept, no pictures may have
+    collapsed, and agreement with prompts must be kept where a margin is set for it."""
     inconclusive: Literal["fail", "pass"] = "fail"
     """What an interval on both sides of a limit, or an inconclusive verdict, counts as."""
 
@@ -69,10 +70,10 @@ class GateReason(Model):
     """One thing that the gate asked for, and what was found."""
 
     comparison: str
-    """ "attribute@suite" or "drift@suite"."""
+    """ "attribute@suite", "drift@suite", "quality@suite" or "agreement@suite"."""
     arm: str
     what: str
-    """The limit's name, "improved", or "kept"."""
+    """The limit's name, "improved", "kept", or "no_collapse"."""
     limit: float | str
     """The number, or the verdict that was due."""
     found: float | str | None

@@ -14,13 +14,16 @@ import torch
 from unskew.attributes import SUBJECT, Attribute, attributes_to_read, load_attribute
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
+from unskew.evaluate.agreement import load_agreement
 from unskew.evaluate.arms import arm_facts, check_arm, cut_prompts
-from unskew.evaluate.cells import StudyPlan, check_plan
+from unskew.evaluate.cells import POOLED_PIXELS, StudyPlan, check_plan
 from unskew.evaluate.classifiers.options import check_readers, load_classifier
 from unskew.evaluate.classify import ArmPictures, Reader
 from unskew.evaluate.elsewhere import Found, check_whole, find_pictures
+from unskew.evaluate.features import load_features
 from unskew.evaluate.generate import Cell, Sampler
 from unskew.evaluate.intersections import add_intersections
+from unskew.evaluate.measuring import Meter
 from unskew.evaluate.options import StudySettings
 from unskew.pipelines import base_sha256, check_base, choose_device, choose_dtype
 from unskew.prompts import Prompt, Suite, load_suites, prompt_file, with_targets
@@ -40,6 +43,7 @@ class Study:
     found: Mapping[str, Found]
     """Arm -> its pictures, of arms from folders."""
     readers: tuple[Reader, ...]
+    meter: Meter
     device: torch.device
     dtype: torch.dtype
     inputs: Mapping[str, str]
@@ -98,6 +102,7 @@ def look_over(settings: StudySettings) -> Study:
         f"classifiers.{name}": reader.classifier.name
         for name, reader in zip(settings.classifiers, readers, strict=True)
     }
+    meter = _meter(settings, suites, device)
     found = {
         name: find_pictures(name, arm.folder, arm.names, arm.metadata, cells)
         for name, arm in settings.arms.items()
@@ -120,6 +125,7 @@ def look_over(settings: StudySettings) -> Study:
         primaries=tuple(_attribute_and_suite(entry) for entry in settings.primaries),
         gate=settings.gate,
         margins=settings.margins,
+        features=meter.features.name,
         settings=settings.model_dump(mode="json", exclude={"relabel"}),
         arm_facts={name: facts for name, facts in facts_of.items() if facts},
     )
@@ -135,9 +141,15 @@ def look_over(settings: StudySettings) -> Study:
         base=base,
         found=found,
         readers=readers,
+        meter=meter,
         device=device,
         dtype=dtype,
-        inputs={**({"base": base_sha256(base)} if base else {}), **adapters, **read_by},
+        inputs={
+            **({"base": base_sha256(base)} if base else {}),
+            **adapters,
+            **read_by,
+            **_measured_by(meter),
+        },
         facts={
             **({"device": device_reason, "dtype": dtype_reason} if base else {}),
             **(base_facts(base) if base else {}),
@@ -176,6 +188,25 @@ def load_readers(
         identity = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
         readers.append(Reader(classifier, mine, identity))
     return tuple(readers)
+
+
+def _meter(settings: StudySettings, suites: Sequence[Suite], device: torch.device) -> Meter:
+    controls = frozenset(suite.name for suite in suites if suite.role == "control")
+    try:
+        features = load_features(settings.features, device)
+    except UserError as error:
+        raise UserError(f"features: {error}") from error
+    try:
+        agreement = load_agreement(settings.agreement, device)
+    except UserError as error:
+        raise UserError(f"agreement: {error}") from error
+    return Meter(features, agreement, settings.out / "measured", controls)
+
+
+def _measured_by(meter: Meter) -> dict[str, str]:
+    """The models whose weights what is measured depends on."""
+    named = {"features": meter.features.name} if meter.features.name != POOLED_PIXELS else {}
+    return named | ({"agreement": meter.agreement.name} if meter.agreement else {})
 
 
 def _load_suites(settings: StudySettings) -> tuple[Suite, ...]:

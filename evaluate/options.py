@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from unskew.evaluate.agreement import AgreementSettings
 from unskew.evaluate.classifiers.options import ClassifierSettings
 from unskew.evaluate.elsewhere import check_names
+from unskew.evaluate.features import FeatureSettings
 from unskew.evaluate.gate_schema import GateSettings
 from unskew.evaluate.samplers import SamplerName
 from unskew.evaluate.schema import Margins
@@ -21,7 +23,9 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for 
 WORDS = "{prompt}"
 """What stands for the prompt in a rewrite."""
 OF_DRAWING = ("adapter", "adapters", "rewrite", "negative_prompt")
-OF_READING = ("classifiers", "inputs.classifiers")
+OF_READING = tuple(
+    f"{part}{name}" for part in ("", "inputs.") for name in ("classifiers", "features", "agreement")
+)
 """Settings and inputs that change no picture: with `relabel` they may differ from before."""
 
 
@@ -131,6 +135,10 @@ class StudySettings(Settings):
     [[presentation, skin_tone]]; each is then called by its names with + between them."""
     classifiers: dict[str, ClassifierSettings]
     """Name -> a reader of attributes; each attribute that is measured has exactly one."""
+    features: FeatureSettings = FeatureSettings()
+    """What drift of control pictures is measured in."""
+    agreement: AgreementSettings = AgreementSettings()
+    """Whether, and by what, it is measured how near pictures are to their prompts."""
     sampler: SamplerName = "base"
     """How noise becomes a picture; base is the base's own. Every drawn arm has the same."""
     steps: Annotated[int, Field(ge=1)] = 12
@@ -149,7 +157,8 @@ class StudySettings(Settings):
     """Pictures made elsewhere that cannot be opened, or are too large: end at once and name them,
     or count them as unreadable."""
     relabel: bool = False
-    """Read the pictures of this folder with other classifiers than before; nothing is redrawn."""
+    """Read the pictures of this folder with other classifiers, features or model of agreement than
+    before; nothing is redrawn."""
     margins: Margins = Margins()
     """How small a change counts as none; set before the study, stored with the results."""
     gate: GateSettings = GateSettings()

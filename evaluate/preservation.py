@@ -9,10 +9,18 @@ from numpy.typing import NDArray
 
 from unskew.attributes import SUBJECT
 from unskew.errors import UserError
-from unskew.evaluate.cells import StudyPlan, SuiteCells, unit_of
-from unskew.evaluate.drift import METRIC, distance_between_prompts, excess_distance
+from unskew.evaluate.cells import StudyPlan, SuiteCells, Unit, unit_of
+from unskew.evaluate.drift import (
+    Between,
+    distance_between_prompts,
+    euclidean,
+    excess_distance,
+    metric,
+    negated_kernel,
+)
 from unskew.evaluate.rates import paired_rate_change, preservation_verdict, rate_interval
 from unskew.evaluate.schema import DriftRow, FidelityRow, RateChange, ValueRates
+from unskew.evaluate.schema_quality import KernelDistance
 from unskew.evaluate.stats import (
     Estimate,
     Floats,
@@ -123,20 +131,14 @@ def drift_rows(plan: StudyPlan, features: Features) -> tuple[DriftRow, ...]:
 def _drift_row(plan: StudyPlan, suite: str, arm: str, features: Features) -> DriftRow:
     prompts = plan.prompts_of(suite)
     base_psd, treated_psd = (_stack(features, name, prompts) for name in (plan.baseline, arm))
-    distance = distance_between_prompts(base_psd) if len(prompts) > 1 else 0.0
-    if distance == 0:
+    unit = unit_of(plan, suite, prompts, plan.is_fixed(suite, prompts))
+    estimate = _excess(plan, unit, base_psd, treated_psd, euclidean)
+    if estimate is None:
         raise UserError(
             f"suite {suite!r}: drift is measured in the distance between control prompts, and its "
             f"{len(prompts)} show none: give it two or more prompts of different things"
         )
-    unit = unit_of(plan, suite, prompts, plan.is_fixed(suite, prompts))
-    excess_ps = cluster_means(excess_distance(base_psd, treated_psd) / distance, unit.clusters_p)
-    value, *without_s = excess_ps.mean(0)
-    estimate = (
-        seed_estimate(float(value), np.array(without_s))
-        if unit.fixed
-        else cluster_estimate(excess_ps[:, 0], plan.resampling_seed)
-    )
+    kernel = _excess(plan, unit, base_psd, treated_psd, negated_kernel)
     margin = plan.margins.drift
     verdict = preservation_verdict(estimate.lo, estimate.hi, margin)
     return DriftRow(
@@ -147,7 +149,7 @@ def _drift_row(plan: StudyPlan, suite: str, arm: str, features: Features) -> Dri
         n_prompts=len(prompts),
         n_clusters=unit.n_clusters,
         n_seeds=unit.n_seeds,
-        metric=METRIC,
+        metric=metric("energy distance", plan.features),
         excess=estimate.value,
         ci95=(estimate.lo, estimate.hi),
         margin=margin,
@@ -155,7 +157,29 @@ def _drift_row(plan: StudyPlan, suite: str, arm: str, features: Features) -> Dri
         needed=unit.needed(estimate, abs(margin - estimate.value))
         if verdict == "inconclusive"
         else None,
+        kernel=KernelDistance(
+            metric=metric("kernel distance", plan.features),
+            excess=kernel.value,
+            ci95=(kernel.lo, kernel.hi),
+        )
+        if kernel
+        else None,
     )
+
+
+def _excess(
+    plan: StudyPlan, unit: Unit, base_psd: Floats, treated_psd: Floats, between: Between
+) -> Estimate | None:
+    """Drift by a distance, in that between prompts; None where that tells no prompts apart."""
+    distance = distance_between_prompts(base_psd, between) if len(base_psd) > 1 else 0.0
+    if distance == 0:
+        return None
+    excess_ps = excess_distance(base_psd, treated_psd, between) / distance
+    excess_cs = cluster_means(excess_ps, unit.clusters_p)
+    value, *without_s = excess_cs.mean(0)
+    if unit.fixed:
+        return seed_estimate(float(value), np.array(without_s))
+    return cluster_estimate(excess_cs[:, 0], plan.resampling_seed)
 
 
 def _stack(features: Features, arm: str, prompts: tuple[Prompt, ...]) -> Floats:

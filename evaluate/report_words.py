@@ -81,6 +81,15 @@ WORDS = {
     "fidelity": "How often pictures show what the words ask for. Unreadable counts as not shown.",
     "drift": "How much farther control pictures moved than other seeds would move them: 0 is not "
     "at all, 1 is as far as one control prompt is from another.",
+    "kernel distance": "The same question by another distance: the unbiased squared maximum mean "
+    "discrepancy with a polynomial kernel, on the scale of drift. No verdict rests on it.",
+    "sharpness": "Variance of the Laplacian: falls where pictures blur, rises with noise.",
+    "contrast": "Standard deviation of the brightness within a picture.",
+    "colourfulness": "Hasler and Süsstrunk's measure: 0 is grey.",
+    "repeated": "Pictures that another seed of the same prompt shows too, pixel by pixel.",
+    "stayed": "Structural similarity of the two arms' pictures from the same noise, on a scale on "
+    "which 1 is the same picture and 0 as unlike as the baseline's other seeds of the prompt.",
+    "agreement": "Cosine between picture and prompt in the space of an image-text model.",
     "margin": "How much loss or change is too little to matter, set before the study.",
 }
 

@@ -15,7 +15,9 @@ from unskew.evaluate.cells import StudyPlan as StudyPlan
 from unskew.evaluate.cells import SuiteCells, check_plan, lay_out
 from unskew.evaluate.gate import judge_gate
 from unskew.evaluate.intersections import with_intersections
+from unskew.evaluate.measuring import Measured
 from unskew.evaluate.preservation import Features, drift_rows, fidelity_rows
+from unskew.evaluate.quality_rows import quality_rows
 from unskew.evaluate.representation import representation_rows
 from unskew.evaluate.schema import (
     ArmSummary,
@@ -31,12 +33,16 @@ from unskew.runs import write_json_atomic
 
 
 def summarise(
-    readings: pd.DataFrame, plan: StudyPlan, control_features: Features | None = None
+    readings: pd.DataFrame,
+    plan: StudyPlan,
+    control_features: Features | None = None,
+    measured: Measured | None = None,
 ) -> Results:
     """The results of a study.
 
     `readings` is the table of readings.parquet, one row a picture and attribute. Drift is measured
-    where `control_features` are given. Raises UserError for a plan or readings that allow no
+    where `control_features` are given, and the pictures are judged as pictures where `measured` is.
+    Raises UserError for a plan or readings that allow no
     answer: fewer than two seeds, readings of another study, too many unreadable pictures.
     """
     check_plan(plan)
@@ -45,6 +51,7 @@ def summarise(
     representation = representation_rows(plan, cells)
     fidelity = fidelity_rows(plan, cells)
     drift = drift_rows(plan, control_features) if control_features is not None else ()
+    quality = quality_rows(plan, measured) if measured is not None else ()
     arms = {
         arm: ArmSummary(
             role="treated" if n else "baseline",
@@ -63,7 +70,8 @@ def summarise(
         representation=representation,
         fidelity=fidelity,
         drift=drift,
-        gate=judge_gate(representation, fidelity, drift, plan.gate),
+        quality=quality,
+        gate=judge_gate(representation, fidelity, drift, plan.gate, quality),
     )
 
 

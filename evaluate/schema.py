@@ -14,17 +14,15 @@ from unskew.errors import UserError
 from unskew.evaluate.gate_schema import Gate as Gate
 from unskew.evaluate.gate_schema import GateSettings
 from unskew.evaluate.schema_correction import Corrected as Corrected
+from unskew.evaluate.schema_model import Inference as Inference
 from unskew.evaluate.schema_model import Interval as Interval
 from unskew.evaluate.schema_model import Model as Model
+from unskew.evaluate.schema_model import Preserved as Preserved
 from unskew.evaluate.schema_model import Verdict as Verdict
+from unskew.evaluate.schema_quality import KernelDistance, QualityRow
 from unskew.prompts import Role as Role
 
 SCHEMA_VERSION: Literal[1] = 1
-
-Preserved = Literal["kept", "lost", "inconclusive"]
-Inference = Literal["prompts", "subjects", "these_prompts"]
-"""What was resampled: prompts, subjects (which have several prompts each), or, for fewer than ten
-of them and for fixed suites, the seeds, so that the row speaks of these prompts only."""
 
 
 class Margins(Model):
@@ -41,6 +39,11 @@ class Margins(Model):
     drift: float = Field(default=0.05, gt=0)
     """Largest drift of control pictures, in the baseline's mean distance between two different
     control prompts (0 = none, 1 = as far as from one thing to another)."""
+    collapse: float = Field(default=1.5, gt=1)
+    """Largest factor by which the sharpness, contrast or colourfulness of a suite's pictures may
+    grow or shrink."""
+    degenerate: float = Field(default=0.01, ge=0, le=1)
+    """Largest rise of the share of pictures that are blank, or that repeat another seed's."""
 
 
 class Needed(Model):
@@ -229,6 +232,8 @@ class DriftRow(Model):
     margin: float
     verdict: Preserved
     needed: Needed | None
+    kernel: KernelDistance | None = None
+    """Beside it, without a verdict: null where it does not tell the prompts apart."""
 
 
 class Counts(Model):
@@ -298,6 +303,8 @@ class Results(Model):
     representation: tuple[RepresentationRow, ...]
     fidelity: tuple[FidelityRow, ...]
     drift: tuple[DriftRow, ...]
+    quality: tuple[QualityRow, ...] = ()
+    """Empty where the pictures themselves were not looked at."""
     gate: Gate
 
 

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 Interval = tuple[float, float]
 Verdict = Literal["improved", "worsened", "no_change", "inconclusive"]
+Preserved = Literal["kept", "lost", "inconclusive"]
+Inference = Literal["prompts", "subjects", "these_prompts"]
+"""What was resampled: prompts, subjects (which have several prompts each), or, for fewer than ten
+of them and for fixed suites, the seeds, so that the row speaks of these prompts only."""
 
 
 class Model(BaseModel):

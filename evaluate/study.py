@@ -15,7 +15,13 @@ from typing import Any
 from tqdm import tqdm
 
 from unskew.evaluate.arms import wearing
-from unskew.evaluate.classify import ReadingAhead, pooled_pixels, read_arm, write_readings
+from unskew.evaluate.classify import (
+    ArmPictures,
+    ReadingAhead,
+    read_arm,
+    read_part,
+    write_readings,
+)
 from unskew.evaluate.corrected import with_labels
 from unskew.evaluate.forecast import dry_run
 from unskew.evaluate.generate import Cell, draw, missing_batches, plan_batches
@@ -161,7 +167,12 @@ def _reading_ahead(study: Study, processes: Processes) -> Any:
     if study.device.type == "cpu" or not processes.is_first:
         return nullcontext()
     arms = {arm: study.images / arm for arm in study.settings.drawn}
-    return ReadingAhead(arms, study.cells, study.readers, study.settings.out / "readings")
+
+    def look(pictures: ArmPictures, part: Sequence[Cell]) -> None:
+        read_part(pictures, part, study.readers, study.settings.out / "readings")
+        study.meter.look(pictures, part)
+
+    return ReadingAhead(arms, study.cells, look)
 
 
 def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
@@ -171,10 +182,10 @@ def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
     kept = run.folder / "readings"
     tables = [read_arm(pictures[arm], study.cells, study.readers, kept) for arm in pictures]
     readings = write_readings(tables, run.folder / "readings.parquet")
-    controls = control_cells(study)
-    features = {arm: pooled_pixels(pictures[arm], controls) for arm in pictures}
+    measured = study.meter.measure(study.cells, pictures, control_cells(study))
     seconds["read"] = time.perf_counter() - started
-    results = with_labels(summarise(readings, study.plan, features), readings, run.folder)
+    results = summarise(readings, study.plan, measured.features, measured)
+    results = with_labels(results, readings, run.folder)
     write_results(results, run.folder / "results.json")
     seconds["compute"] = time.perf_counter() - started - seconds["read"]
     write_elsewhere(run.folder, {arm: (f.folder, f.names()) for arm, f in study.found.items()})

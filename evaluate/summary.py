@@ -58,6 +58,7 @@ def summary(results: Results) -> str:
     if table:
         head = ["| Measured | Suite | Arm | Before | After | Change (95 % interval) | Verdict |"]
         parts.append("\n".join([*head, "| --- | --- | --- | ---: | ---: | ---: | --- |", *table]))
+    parts += _collapsed(results)
     corrected = list(_corrected(results))
     if corrected:
         parts.append("\n".join(["Corrected for the classifier's error:", "", *corrected]))
@@ -155,6 +156,16 @@ def _line(
         verdict += ", **overshoot**" if words.overshooting(row) else ""
     named = [escape(title), escape(words.suite_title(row.suite)), escape(row.arm)]
     return f"| {' | '.join([*named, before, after, change, verdict])} |"
+
+
+def _collapsed(results: Results) -> list[str]:
+    """One line of all pictures that have collapsed; none where none have."""
+    flagged = [
+        f"{words.suite_title(row.suite)} ({row.arm}): {'; '.join(row.flags)}"
+        for row in results.quality
+        if row.flags
+    ]
+    return [f"**Pictures have collapsed**: {escape('. '.join(flagged))}."] if flagged else []
 
 
 def _corrected(results: Results) -> Iterator[str]:

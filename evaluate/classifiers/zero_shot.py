@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class ZeroShotClassifier:
         """Attribute -> readings; probabilities are the softmax of scaled cosine similarities."""
         check_asked(self.name, self.attributes, attributes, "describe its values in phrases")
         with torch.inference_mode():
-            image_nd = torch.cat([self._embedded(part) for part in parts(images, self.batch)])
+            embed = partial(embed_pictures, self.model, self.processor)
+            image_nd = torch.cat([embed(part) for part in parts(images, self.batch)])
             scale = self.model.logit_scale.exp()
             found = {}
             for attribute in attributes:
@@ -57,11 +59,6 @@ class ZeroShotClassifier:
                 score_nk = (scale * image_nd @ text_kd.T).softmax(dim=1).cpu().numpy()
                 found[attribute] = most_probable(values, score_nk, self.margin)
         return found
-
-    def _embedded(self, images: Images) -> Tensor:
-        """(n, d) unit embeddings of pictures."""
-        inputs = self.processor(images=list(images), return_tensors="pt").to(self.model.device)
-        return unit(pooled(self.model.get_image_features(**inputs)))
 
 
 def parts(images: Images, batch: int) -> Iterator[list[NDArray[np.uint8]]]:
@@ -82,6 +79,40 @@ def unit(features_nd: Tensor) -> Tensor:
     return scaled
 
 
+def load_image_text(model: str, revision: str | None, device: torch.device) -> Any:
+    """A model that compares pictures with words. Raises UserError when it is another kind."""
+    loaded = load_model(AutoModel, model, revision, device)
+    if not hasattr(loaded, "get_text_features") or not hasattr(loaded, "logit_scale"):
+        raise UserError(
+            f"{model} is a {type(loaded).__name__}, which does not compare pictures with words: "
+            "give a CLIP or SigLIP"
+        )
+    return loaded
+
+
+def embed_pictures(model: Any, processor: Any, images: Images) -> Tensor:
+    """(n, d) unit embeddings of pictures."""
+    inputs = processor(images=list(images), return_tensors="pt").to(model.device)
+    return unit(pooled(model.get_image_features(**inputs)))
+
+
+def embed_words(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """(n, d) unit embeddings of texts; of long ones as much as the model hears."""
+    # SigLIP was trained on texts padded to full length, padding read too, and reads others badly.
+    padded = model.config.model_type.startswith("siglip")
+    words = tokenizer(
+        list(texts),
+        padding="max_length" if padded else True,
+        truncation=True,
+        max_length=model.config.text_config.max_position_embeddings,
+        return_attention_mask=not padded,
+        return_token_type_ids=False,
+        return_tensors="pt",
+    ).to(model.device)
+    with torch.inference_mode():
+        return unit(pooled(model.get_text_features(**words)))
+
+
 def load_zero_shot(
     model: str,
     revision: str | None,
@@ -100,32 +131,15 @@ def load_zero_shot(
     UserError when the model is no image-text model.
     """
     name = f"zero-shot {pin(model, revision)}"
-    loaded = load_model(AutoModel, model, revision, device)
-    if not hasattr(loaded, "get_text_features") or not hasattr(loaded, "logit_scale"):
-        raise UserError(
-            f"{model} is a {type(loaded).__name__}, which does not compare pictures with words: "
-            "give a CLIP or SigLIP"
-        )
+    loaded = load_image_text(model, revision, device)
     tokenizer = load_tokenizer(AutoTokenizer, model, revision)
-    # SigLIP was trained on texts padded to full length, padding read too, and reads others badly.
-    padded = loaded.config.model_type.startswith("siglip")
     described = {}
     for attribute, by_value in phrases.items():
         order = (*values[attribute], *([UNREADABLE] if UNREADABLE in by_value else []))
         rows = []
         for value in order:
             texts = [t.replace("{x}", phrase) for t in templates for phrase in by_value[value]]
-            words = tokenizer(
-                texts,
-                padding="max_length" if padded else True,
-                truncation=True,
-                max_length=loaded.config.text_config.max_position_embeddings,
-                return_attention_mask=not padded,
-                return_token_type_ids=False,
-                return_tensors="pt",
-            ).to(device)
-            with torch.inference_mode():
-                text_nd = unit(pooled(loaded.get_text_features(**words)))
+            text_nd = embed_words(loaded, tokenizer, texts)
             rows.append(unit(text_nd.mean(dim=0)))
         described[attribute] = (values[attribute], torch.stack(rows))
     processor = load_processor(AutoImageProcessor, model, revision)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unskew.evaluate.drift import distance_between_prompts, excess_distance
+from unskew.evaluate.drift import distance_between_prompts, excess_distance, negated_kernel
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 slow = SimpleNamespace(**runpy.run_path(str(ORACLES / "slow_statistics.py")))
@@ -63,3 +63,34 @@ def test_unit_is_the_distance_between_two_prompts():
     ]
     assert unit == pytest.approx(np.mean(pairs))
     assert excess_distance(baseline, shifted)[:, 0].mean() / unit == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("n_seeds", [4, 5])
+def test_kernel_excess_is_the_unbiased_discrepancy_over_all_halves(n_seeds):
+    """By the same closed form: between halves of the arms, less the baseline's own; seeds out."""
+    baseline, treated = np.random.default_rng(n_seeds).normal(size=(2, 3, n_seeds, 4))
+    treated += 0.3
+    found = excess_distance(baseline, treated, negated_kernel)
+    expected = [
+        slow.drift(b.tolist(), t.tolist(), slow.kernel)
+        for b, t in zip(baseline, treated, strict=True)
+    ]
+    np.testing.assert_allclose(found[:, 0], expected)
+    shorter = [np.delete(arm, 1, axis=1) for arm in (baseline, treated)]
+    np.testing.assert_allclose(found[:, 2], excess_distance(*shorter, negated_kernel)[:, 0])
+    assert not excess_distance(baseline, baseline.copy(), negated_kernel).any()
+
+
+def test_unit_of_the_kernel_distance_is_that_between_two_prompts():
+    """The mean of the unbiased discrepancies, where it tells the prompts apart; else 0."""
+    rng = np.random.default_rng(1)
+    baseline = rng.normal(size=(4, 1, 5)) * 2 + rng.normal(size=(4, 6, 5))
+    pairs = [
+        slow.kernel(baseline[i].tolist(), baseline[j].tolist())
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    ]
+    unit = distance_between_prompts(baseline, negated_kernel)
+    assert unit == pytest.approx(np.mean(pairs))
+    assert distance_between_prompts(np.ones((3, 4, 5)), negated_kernel) == pytest.approx(0)
