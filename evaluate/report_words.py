@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from unskew.evaluate.rates import overshoot_p
 from unskew.evaluate.schema import (
     DriftRow,
     FidelityRow,
@@ -17,7 +18,6 @@ from unskew.evaluate.schema import (
     RepresentationRow,
     Results,
 )
-from unskew.evaluate.rates import overshoot_p
 
 Row = RepresentationRow | FidelityRow | DriftRow
 
