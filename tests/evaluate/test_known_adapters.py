@@ -30,7 +30,7 @@ VALUES = ("woman", "man", "person")
 SUBJECTS = [s for s in WORLD.subjects if s.split == "trained"][:12]
 CONTROLS = WORLD.controls[:12]
 TONES = tuple(WORLD.values["skin_tone"])
-SEEDS = {"trained": 12, "explicit": 6, "control": 12}
+SEEDS = {"trained": 12, "explicit": 6, "control": 16}
 # Which value each of a neutral prompt's 12 seeds shows; the leading one is a man or a woman.
 LEANING = {"leads": 10, "other": 1, "person": 1}
 SWAPPED = {"leads": 1, "other": 10, "person": 1}

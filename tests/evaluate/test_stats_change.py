@@ -18,6 +18,7 @@ from unskew.evaluate.stats import (
     imbalance_without_each_seed,
     needed,
     overshoot,
+    overshoot_p,
     seed_estimate,
     sign_flip_p,
     unseen_change,
@@ -239,3 +240,14 @@ def test_agreement_of_few_pictures_leaves_room_for_change():
     """No disagreement in 1,000 pairs leaves under .02 of imbalance, in 20 pairs more than .5."""
     assert unseen_change(1000, UNIFORM) == pytest.approx(4 * 3.8415 / 1003.84, rel=1e-3)
     assert unseen_change(20, UNIFORM) > 0.5
+
+
+def test_overshoot_is_named_by_chance_as_seldom_as_its_p_says():
+    """Arms on target, prompts with chances of their own: p at most .01 in at most 1 % of them."""
+    rng = np.random.default_rng(0)
+    chance_p = rng.uniform(0.02, 0.3, 40)
+    crossed = (rng.random((20_000, 40)) < chance_p).sum(1)
+    p = np.array([overshoot_p(k, 40, float(chance_p.mean())) for k in range(41)])[crossed]
+    assert 0 < (p <= 0.01).mean() <= 0.01
+    assert overshoot_p(0, 40, 0.1) == 1
+    assert overshoot_p(40, 40, 0.2) == pytest.approx(0.2**40)
