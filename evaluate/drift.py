@@ -35,7 +35,8 @@ def euclidean(one_nd: Floats, other_md: Floats) -> Floats:
 
 def negated_kernel(one_nd: Floats, other_md: Floats) -> Floats:
     """(n, m) -(x . y / d + 1)^3, the polynomial kernel of Binkowski et al. (2018), section 4."""
-    result: Floats = -((one_nd @ other_md.T / one_nd.shape[1] + 1) ** 3)
+    # Of an array with itself numpy multiplies otherwise, and rounds otherwise: hence the copy.
+    result: Floats = -((one_nd @ other_md.copy().T / one_nd.shape[1] + 1) ** 3)
     return result
 
 
@@ -57,8 +58,9 @@ def excess_distance(
     n_seeds = baseline_psd.shape[1]
     result = np.empty((len(baseline_psd), 1 + n_seeds))
     for i, (base, treated) in enumerate(zip(baseline_psd, treated_psd, strict=True)):
-        across = between(treated, base)
-        pairs = across + across.T - between(treated, treated) - between(base, base)
+        across, own = between(treated, base), between(treated, treated) + between(base, base)
+        # Both sides of each pair everywhere, so that of equal arms not even rounding is left.
+        pairs = across + across.T - (own + own.T) / 2
         np.fill_diagonal(pairs, 0.0)
         total = pairs.sum()
         result[i, 0] = total / (n_seeds * (n_seeds - 1))

@@ -13,6 +13,8 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -23,6 +25,7 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
 )
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -91,6 +94,19 @@ def save_vit(folder: Path, labels: list[str]) -> Path:
     torch.nn.init.normal_(model.classifier.weight, std=2.0)
     model.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def save_dinov2(folder: Path) -> Path:
+    """DINOv2, without labels or words."""
+    torch.manual_seed(0)
+    eyes = {name: size for name, size in EYES.items() if name != "intermediate_size"}
+    Dinov2Model(Dinov2Config(**eyes)).save_pretrained(folder)
+    size = {"shortest_edge": 32}
+    crop = {"height": 32, "width": 32}
+    BitImageProcessorPil(
+        size=size, crop_size=crop, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
+    ).save_pretrained(folder)
     return folder
 
 
