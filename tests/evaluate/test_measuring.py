@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 from unskew.errors import UserError
 from unskew.evaluate import measuring
 from unskew.evaluate.agreement import AgreementSettings, load_agreement
-from unskew.evaluate.classify import ArmPictures
+from unskew.evaluate.classify import ArmPictures, ReadingAhead
 from unskew.evaluate.features import FeatureSettings, load_features, pooled_pixels
 from unskew.evaluate.generate import Cell
 from unskew.evaluate.measuring import Meter
@@ -165,6 +165,28 @@ def test_agreement_is_the_cosine_of_picture_and_prompt(
             logits = model(pixel_values=seen[n : n + 1], **text).logits_per_text
             expected = float(logits / model.logit_scale.exp())
             assert found.agreement_an[0, n] == pytest.approx(expected, abs=1e-5)
+
+
+def test_pictures_are_looked_at_while_others_are_drawn(tmp_path: Path) -> None:
+    """Every part of every arm, as soon as it is there; afterwards nothing is left to measure."""
+    late = arm(tmp_path, "late").files[CELLS[-1]]
+    picture = late.read_bytes()
+    late.unlink()
+    arm(tmp_path, "base")
+    ahead = meter(tmp_path)
+    looked: list[str] = []
+
+    def look(pictures: ArmPictures, part: Sequence[Cell]) -> None:
+        looked.append(pictures.arm)
+        ahead.look(pictures, part)
+
+    folders = {name: tmp_path / name for name in ("base", "late")}
+    with ReadingAhead(folders, CELLS, look) as reading:
+        late.write_bytes(picture)
+        assert reading.work is not None
+        reading.work.result(timeout=60)
+    assert looked == ["base", "late"]
+    assert len(list((tmp_path / "measured").rglob("*.parquet"))) == 2
 
 
 def test_models_share_no_kept_features(eyes: dict[str, str], tmp_path: Path) -> None:

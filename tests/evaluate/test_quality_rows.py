@@ -234,7 +234,9 @@ def test_missing_pictures_are_left_out_of_both_arms(tmp_path: Path) -> None:
     """Pairs that are there tell; a suite of which an arm has nothing has no row."""
 
     def without(found: ArmPictures) -> ArmPictures:
-        gone = {c for c in CELLS if c.prompt.suite == "spelt" or (c.seed == 0 and c not in CONTROLS)}
+        gone = {
+            c for c in CELLS if c.prompt.suite == "spelt" or (c.seed == 0 and c not in CONTROLS)
+        }
         return replace(found, files={c: f for c, f in found.files.items() if c not in gone})
 
     arms = study(tmp_path, slight, change=without, plan=replace(PLAN, gate=GateSettings()))
