@@ -108,5 +108,5 @@ def skew_swapped_round(rows: Sequence[Row]) -> Iterator[Row]:
         if row["kind"] != "neutral" or shown is None:
             yield row
         else:
-            share = planted[str(row["subject"])][other.get(shown, shown)]
+            share = planted[str(row["subject"])][other.get(str(shown), str(shown))]
             yield from [row] * round(PARTS * share)
