@@ -102,11 +102,11 @@ def skew_swapped_round(rows: Sequence[Row]) -> Iterator[Row]:
         thing.id: dict(zip(values, thing.shares["presentation"].tolist(), strict=True))
         for thing in load_world().subjects
     }
-    other = {"woman": "man", "man": "woman"}
+    other = {"woman": "man", "man": "woman", "person": "person"}
     for row in rows:
         shown = row["presentation"]
         if row["kind"] != "neutral" or shown is None:
             yield row
         else:
-            share = planted[str(row["subject"])][other.get(str(shown), str(shown))]
+            share = planted[row["subject"]][other[shown]]
             yield from [row] * round(PARTS * share)

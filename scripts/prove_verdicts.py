@@ -59,6 +59,11 @@ def _changes(results: Results, *verdicts: str) -> bool:
     return {row.verdict for row in results.representation} == set(verdicts)
 
 
+def _all_kept(results: Results) -> bool:
+    verdicts = [row.verdict for row in results.fidelity] + [row.verdict for row in results.drift]
+    return set(verdicts) == {"kept"}
+
+
 def _explicit(results: Results) -> list[FidelityRow]:
     return [row for row in results.fidelity if row.suite == "explicit"]
 
@@ -68,14 +73,11 @@ KNOWN = (
         "null",
         "a LoRA whose B is 0",
         "no_change in every comparison, everything kept",
-        lambda r: (
-            _changes(r, "no_change")
-            and {row.verdict for row in r.fidelity} | {row.verdict for row in r.drift} == {"kept"}
-        ),
+        lambda r: _changes(r, "no_change") and _all_kept(r),
     ),
     Known(
         "debiased",
-        "the shipped recipe, `configs/emoji/train.yaml`",
+        "the shipped recipe, `configs/emoji/train.yaml`, seed 0",
         "improved in every comparison",
         lambda r: _changes(r, "improved"),
     ),
@@ -215,7 +217,10 @@ def block_of(found: Mapping[str, Results], codes: Mapping[str, int]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     lines = [_line(known, found[known.name], codes[known.name]) for known in KNOWN]
-    made = "\n".join(f"- **{known.name}**: {known.made}." for known in KNOWN)
+    made = "\n".join(
+        f"- **{known.name}**: {known.made} (sha256 {_sha256(found[known.name], known.name)}...)."
+        for known in KNOWN
+    )
     named = _overshot(found["swaps"])
     return (
         f"{pictures:,} pictures an arm ({sizes}), commit {git_state()['commit']}.\n\n{made}\n\n"
@@ -250,6 +255,10 @@ def _line(known: Known, results: Results, code: int) -> str:
         f"{'passed' if results.gate.passed else 'failed'} ({code})",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _sha256(results: Results, name: str) -> str:
+    return str(results.arms[name].facts["adapters"][0]["sha256"])[:12]
 
 
 def _presentation(results: Results) -> RepresentationRow:

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from unskew.evaluate.rates import overshoot_p
 from unskew.evaluate.stats import (
     Estimate,
     change_verdict,
@@ -18,7 +19,6 @@ from unskew.evaluate.stats import (
     imbalance_without_each_seed,
     needed,
     overshoot,
-    overshoot_p,
     seed_estimate,
     sign_flip_p,
     unseen_change,
