@@ -51,7 +51,7 @@ def _row(
     at_ps = measured.at[suite]
     told = arm > 0
     tones = {
-        name: _tone(plan, unit, *(values_an[n][at_ps] for n in (0, arm)), told)
+        name: _tone(plan, unit, values_an[0][at_ps], values_an[arm][at_ps], told)
         for name, values_an in measured.tones_an.items()
     }
     pixels = [measured.pixels_an[n][at_ps] for n in (0, arm)]
@@ -131,10 +131,12 @@ def _identity(
     plan: StudyPlan, measured: Measured, unit: Unit, suite: str, arm: int, alike_pss: Floats
 ) -> PairIdentity | None:
     at_ps = measured.at[suite]
+    there_aps = measured.pixels_an[[0, arm]][:, at_ps] >= 0
     found = identity(
-        *(measured.small_anhw[n][at_ps] for n in (0, arm)),
+        measured.small_anhw[0][at_ps],
+        measured.small_anhw[arm][at_ps],
         alike_pss,
-        (measured.pixels_an[[0, arm]][:, at_ps] >= 0).all(axis=0),
+        there_aps[0] & there_aps[1],
         unit.clusters_p,
         unit.fixed,
         plan.resampling_seed,
