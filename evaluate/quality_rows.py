@@ -131,12 +131,12 @@ def _identity(
     plan: StudyPlan, measured: Measured, unit: Unit, suite: str, arm: int, alike_pss: Floats
 ) -> PairIdentity | None:
     at_ps = measured.at[suite]
-    there_ps: NDArray[np.bool_] = np.all(measured.pixels_an[[0, arm]][:, at_ps] >= 0, axis=0)
+    there_aps = measured.pixels_an[[0, arm]][:, at_ps] >= 0
     found = identity(
         measured.small_anhw[0][at_ps],
         measured.small_anhw[arm][at_ps],
         alike_pss,
-        there_ps,
+        there_aps[0] & there_aps[1],
         unit.clusters_p,
         unit.fixed,
         plan.resampling_seed,
