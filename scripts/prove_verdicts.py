@@ -24,6 +24,7 @@ import yaml
 
 from unskew.errors import UserError
 from unskew.evaluate import report_words as words
+from unskew.evaluate.gate_schema import GateReason
 from unskew.evaluate.schema import FidelityRow, RepresentationRow, Results, load_results
 from unskew.runs import git_state, write_text_atomic
 from unskew.scripts.bench_page import put
@@ -252,9 +253,27 @@ def _line(known: Known, results: Results, code: int) -> str:
         "; ".join(_kept(asked[id]) for id in ("presentation", "skin_tone")),
         drift,
         f"{known.due}: {'so it is' if known.right(results) else '**NOT so**'}",
-        f"{'passed' if results.gate.passed else 'failed'} ({code})",
+        _gate(results, code),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _gate(results: Results, code: int) -> str:
+    """Passed, or every condition that failed with what was found; and the exit code."""
+    failed = [
+        f"{reason.comparison} {_found(reason)}"
+        for reason in results.gate.reasons
+        if not reason.passed
+    ]
+    said = f"failed: {', '.join(failed)}" if failed else "passed"
+    return f"{said} ({code})"
+
+
+def _found(reason: GateReason) -> str:
+    if isinstance(reason.found, str):
+        return words.plain(reason.found)
+    title = words.plain(reason.what.removesuffix("_at_most"))
+    return f"{title} {'inconclusive' if reason.inconclusive else 'over the limit'}"
 
 
 def _sha256(results: Results, name: str) -> str:
