@@ -42,8 +42,9 @@ from unskew.yaml_files import read_yaml
 
 ROW = "prove_verdicts"
 EXEMPLARS = "exemplars"
-STEPS = 150
-"""Of the trainings whose adapters are meant to be wrong; the debiased one has the recipe's."""
+IGNORING_STEPS = 150
+SWAPPING_STEPS = 450
+"""Of the two trainings to the wrong end; the debiased adapter has the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ KNOWN = (
     ),
     Known(
         "ignores-explicit",
-        f"{STEPS} steps in which an explicit caption stands for every picture of its subject",
+        f"{IGNORING_STEPS} steps in which an explicit caption stands for every picture of its subject",
         "fidelity of presentation and of skin tone on explicit prompts lost",
         lambda r: all(
             row.verdict == "lost"
@@ -100,7 +101,7 @@ KNOWN = (
     ),
     Known(
         "swaps",
-        f"{STEPS} steps towards the planted shares with women and men changed about",
+        f"{SWAPPING_STEPS} steps towards the planted shares with women and men changed about",
         "overshoot of presentation named",
         lambda r: bool(_overshot(r)),
     ),
@@ -133,16 +134,16 @@ def make_adapters(out: Path, debiased: Path | None) -> dict[str, Path]:
     write_dataset(data, skew_swapped_round(rows), swapped)
     write_untrained(out / "adapter-null", 0.0)
     write_untrained(out / "adapter-wrecks", WRECKING)
-    wrong = {"steps": STEPS, "samples.every": 0}
     # Its explicit captions stand among the neutral ones: they are to be learned as such.
-    none_explicit = {"dataset": ignoring, "batch.neutral_share": 1.0}
-    as_they_stand = {"dataset": swapped, "attributes": ["skin_tone", "season"]}
+    ignore = {"dataset": ignoring, "batch.neutral_share": 1.0, "steps": IGNORING_STEPS}
+    swap = {"dataset": swapped, "attributes": ["skin_tone", "season"], "steps": SWAPPING_STEPS}
+    unseen = {"samples.every": 0}
     return {
         "null": out / "adapter-null",
         "debiased": debiased or train(out / "train-debiased", {"dataset": data}),
-        "ignores-explicit": train(out / "train-ignores-explicit", wrong | none_explicit),
+        "ignores-explicit": train(out / "train-ignores-explicit", ignore | unseen),
         "wrecks": out / "adapter-wrecks",
-        "swaps": train(out / "train-swaps", wrong | as_they_stand),
+        "swaps": train(out / "train-swaps", swap | unseen),
     }
 
 
