@@ -85,7 +85,7 @@ KNOWN = (
     ),
     Known(
         "ignores-explicit",
-        f"{IGNORING_STEPS} steps in which an explicit caption stands for every picture of its subject",
+        f"{IGNORING_STEPS} steps in which explicit captions stand for every picture of a subject",
         "fidelity of presentation and of skin tone on explicit prompts lost",
         lambda r: all(
             row.verdict == "lost"
