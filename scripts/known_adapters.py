@@ -25,8 +25,8 @@ from unskew.runs import atomic_path
 Row = Mapping[str, Any]
 """A line of a dataset's metadata.jsonl."""
 WRECKING = 0.2
-"""Spread of the wrecking LoRA's B where A keeps the length of what goes in: .1 leaves pictures
-whole, .3 leaves coloured noise."""
+"""Spread of the wrecking LoRA's B, where A keeps the length of what goes in: pictures are plainly
+ruined, and enough of them can still be read for a verdict on every suite."""
 NEUTRAL_COPIES = 2
 """How often a neutral caption stands beside each 15 misleading ones."""
 PARTS = 12

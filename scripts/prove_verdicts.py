@@ -24,6 +24,7 @@ import yaml
 
 from unskew.errors import UserError
 from unskew.evaluate import report_words as words
+from unskew.evaluate.gate_schema import GateReason
 from unskew.evaluate.schema import FidelityRow, RepresentationRow, Results, load_results
 from unskew.runs import git_state, write_text_atomic
 from unskew.scripts.bench_page import put
@@ -41,8 +42,9 @@ from unskew.yaml_files import read_yaml
 
 ROW = "prove_verdicts"
 EXEMPLARS = "exemplars"
-STEPS = 150
-"""Of the trainings whose adapters are meant to be wrong; the debiased one has the recipe's."""
+IGNORING_STEPS = 150
+SWAPPING_STEPS = 450
+"""Of the two trainings to the wrong end; the debiased adapter has the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ KNOWN = (
     ),
     Known(
         "ignores-explicit",
-        f"{STEPS} steps in which an explicit caption stands for every picture of its subject",
+        f"{IGNORING_STEPS} steps in which explicit captions stand for every picture of a subject",
         "fidelity of presentation and of skin tone on explicit prompts lost",
         lambda r: all(
             row.verdict == "lost"
@@ -99,7 +101,7 @@ KNOWN = (
     ),
     Known(
         "swaps",
-        f"{STEPS} steps towards the planted shares with women and men changed about",
+        f"{SWAPPING_STEPS} steps towards the planted shares with women and men changed about",
         "overshoot of presentation named",
         lambda r: bool(_overshot(r)),
     ),
@@ -132,16 +134,16 @@ def make_adapters(out: Path, debiased: Path | None) -> dict[str, Path]:
     write_dataset(data, skew_swapped_round(rows), swapped)
     write_untrained(out / "adapter-null", 0.0)
     write_untrained(out / "adapter-wrecks", WRECKING)
-    wrong = {"steps": STEPS, "samples.every": 0}
     # Its explicit captions stand among the neutral ones: they are to be learned as such.
-    none_explicit = {"dataset": ignoring, "batch.neutral_share": 1.0}
-    as_they_stand = {"dataset": swapped, "attributes": ["skin_tone", "season"]}
+    ignore = {"dataset": ignoring, "batch.neutral_share": 1.0, "steps": IGNORING_STEPS}
+    swap = {"dataset": swapped, "attributes": ["skin_tone", "season"], "steps": SWAPPING_STEPS}
+    unseen = {"samples.every": 0}
     return {
         "null": out / "adapter-null",
         "debiased": debiased or train(out / "train-debiased", {"dataset": data}),
-        "ignores-explicit": train(out / "train-ignores-explicit", wrong | none_explicit),
+        "ignores-explicit": train(out / "train-ignores-explicit", ignore | unseen),
         "wrecks": out / "adapter-wrecks",
-        "swaps": train(out / "train-swaps", wrong | as_they_stand),
+        "swaps": train(out / "train-swaps", swap | unseen),
     }
 
 
@@ -252,9 +254,27 @@ def _line(known: Known, results: Results, code: int) -> str:
         "; ".join(_kept(asked[id]) for id in ("presentation", "skin_tone")),
         drift,
         f"{known.due}: {'so it is' if known.right(results) else '**NOT so**'}",
-        f"{'passed' if results.gate.passed else 'failed'} ({code})",
+        _gate(results, code),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _gate(results: Results, code: int) -> str:
+    """Passed, or every condition that failed with what was found; and the exit code."""
+    failed = [
+        f"{reason.comparison} {_found(reason)}"
+        for reason in results.gate.reasons
+        if not reason.passed
+    ]
+    said = f"failed: {', '.join(failed)}" if failed else "passed"
+    return f"{said} ({code})"
+
+
+def _found(reason: GateReason) -> str:
+    if isinstance(reason.found, str):
+        return words.plain(reason.found)
+    title = words.plain(reason.what.removesuffix("_at_most"))
+    return f"{title} {'inconclusive' if reason.inconclusive else 'over the limit'}"
 
 
 def _sha256(results: Results, name: str) -> str:
