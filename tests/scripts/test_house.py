@@ -112,7 +112,7 @@ def test_every_data_file_is_packaged() -> None:
         for pattern in patterns[package].split()
         for name in glob.glob(pattern, root_dir=ROOT / folder, recursive=True)  # noqa: PTH207
     }
-    shell = {"scripts/demo", "scripts/test", "scripts/environment"}
+    shell = {f"scripts/{name}" for name in ("demo", "docs", "environment", "test")}
     listed = subprocess.run(
         ["git", "ls-files", *FLOORS], cwd=ROOT, capture_output=True, text=True, check=True
     )
