@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from unskew.errors import UserError
+from unskew.evaluate.options import check_one_arm
 from unskew.evaluate.results import Results, load_results
 from unskew.evaluate.study import StudySettings, run_study
 from unskew.settings import config_path, resolve, run_program
@@ -30,10 +30,7 @@ def main(argv: Sequence[str]) -> int:
         prog="unskew audit",
         description=(__doc__ or "").split("\n")[0],
     )
-    if len(resolved.settings.arms) != 1:
-        raise UserError(
-            f"an audit has one arm, got {list(resolved.settings.arms)}: `unskew evaluate` compares"
-        )
+    check_one_arm(resolved.settings)
     code = run_study(resolved, "audit")
     results = resolved.settings.out / "results.json"
     if not (resolved.dry_run or resolved.json) and results.is_file():

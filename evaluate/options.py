@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from unskew.errors import UserError
 from unskew.evaluate.classifiers.options import ClassifierSettings
 from unskew.evaluate.gate_schema import GateSettings
 from unskew.evaluate.measuring_options import AgreementSettings, FeatureSettings
@@ -205,3 +206,15 @@ class StudySettings(Settings):
     def drawn(self) -> dict[str, ArmSettings]:
         """The arms that are drawn here."""
         return {name: arm for name, arm in self.arms.items() if arm.folder is None}
+
+
+def check_one_arm(settings: StudySettings) -> None:
+    """Raise UserError unless there is exactly one arm."""
+    if len(settings.arms) != 1:
+        raise UserError(f"an audit has one arm, got {list(settings.arms)}: `evaluate` compares")
+
+
+def check_several_arms(settings: StudySettings) -> None:
+    """Raise UserError unless there are two arms or more."""
+    if len(settings.arms) < 2:
+        raise UserError(f"arms must name two or more arms to compare, got {list(settings.arms)}")

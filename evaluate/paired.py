@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from unskew.errors import UserError
+from unskew.evaluate.options import check_several_arms
 from unskew.evaluate.study import StudySettings, run_study
 from unskew.settings import config_path, resolve, run_program
 
@@ -27,10 +27,7 @@ def main(argv: Sequence[str]) -> int:
         prog="unskew evaluate",
         description=(__doc__ or "").split("\n")[0],
     )
-    if len(resolved.settings.arms) < 2:
-        raise UserError(
-            f"arms must name two or more arms to compare, got {list(resolved.settings.arms)}"
-        )
+    check_several_arms(resolved.settings)
     return run_study(resolved, "paired")
 
 

@@ -70,6 +70,10 @@ def read_command_line(
         path, part, _ = locate(schema, name.split("."), values)
         if path == name and any(name.startswith(f"{mapping}.") for mapping in known):
             options.append((name, part, words))
+        elif path == name and any(
+            isinstance(branch.get("additionalProperties"), dict) for branch in branches(part)
+        ):
+            options.insert(0, (name, part, words))  # the whole of it, before what alters a part
         elif option:
             hint = perhaps(name.replace("-", "_"), known, "--")
             problems.append(f"there is no option {option}{hint}")

@@ -108,6 +108,26 @@ def resolve(
     return Resolved(settings, passed, file, common.dry_run, common.json_output)
 
 
+def resolve_given(
+    model: type[S], given: Mapping[str, Any], *, config: str | Path, prog: str
+) -> Resolved[S]:
+    """As `resolve`, with settings as Python values in place of a command line.
+
+    `given` has dotted names, such as "suites.trained.seeds"; a mapping replaces the whole of what
+    the file says there. Raises UserError that lists all that is wrong.
+    """
+    file = _config_file(["--config", str(config)], Path(config))
+    loaded = _read_yaml(file)
+    values = _defaults_filled_in(model, loaded)
+    for name, value in given.items():
+        _put(values, name, _plain(value))
+    settings, wrong = _validate(model, values)
+    if wrong or settings is None:
+        listed = "".join(f"\n  {problem}" for problem in wrong.values())
+        raise UserError(f"{prog}: wrong settings over those of {file}:{listed}")
+    return Resolved(settings, tuple(given), file, dry_run=False, json=False)
+
+
 def run_program(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Call a program's main and turn how it ended into an exit code.
 

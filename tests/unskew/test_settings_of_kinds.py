@@ -103,3 +103,13 @@ def test_an_option_of_another_kind_is_none(asked: Ask) -> None:
     """What the one has, the other has not."""
     with pytest.raises(UserError, match=r"no option --tools\.heavy\.marks"):
         asked("--tools.heavy.marks", "3", text=GOOD)
+
+
+def test_a_whole_mapping_can_be_given(asked: Ask) -> None:
+    """One option replaces all of it, wherever it stands, and what alters a part comes after."""
+    words = ["--tools.long.marks", "7", "--tools", "{long: {kind: ruler}}"]
+    resolved = asked(*words, text=GOOD)
+    assert resolved.settings.tools == {"long": Ruler(kind="ruler", marks=7)}
+    assert set(resolved.passed) == {"tools", "tools.long.marks"}
+    with pytest.raises(UserError, match="tools must be a mapping"):
+        asked("--tools", "4", text=GOOD)
