@@ -55,6 +55,9 @@ class Known:
         self._prints: dict[int, tuple[int, NDArray[np.int16]]] = {}
         self._shifts = np.linspace(0, BITS, near_bits + 2).round().astype(int).tolist()
 
+    def __len__(self) -> int:
+        return len(self._by_sha)
+
     def twin_of(self, seen: Print) -> Twin | None:
         """What this picture duplicates; else None, and it is known from here on."""
         same = self._by_sha.setdefault(bytes.fromhex(seen.sha256), seen.number)
