@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from unskew.attributes import Attribute
 from unskew.data.balance import seeded
@@ -31,6 +33,10 @@ class Rewritten:
     """(attribute, value, words) that the caption names and the picture's label denies; then its
     explicit caption is a template's."""
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True)
 class Captioner:
@@ -54,6 +60,10 @@ class Captioner:
             self._known[subject] = vocabulary(self.words, noun)
         return self._known[subject]
 
+    def is_control(self, row: Row) -> bool:
+        """Whether none of the balanced attributes applies: there is nothing to name."""
+        return not any(a.id in row.labels for a in self.attributes)
+
     def wordings(self, subject: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         """What a base is asked with for these values: every template, explicit; each once."""
         said = spoken(self.phrase(subject), labels, self.words)
@@ -72,7 +82,7 @@ class Captioner:
         for template in self._turn(row, turn):
             plain = spoken(self.phrase(row.subject), {}, self.words)
             neutral = template.replace("{x}", plain)
-            if row.is_control:
+            if self.is_control(row):
                 yield Caption("control", neutral, None)
                 continue
             explicit = self._explicit(row, labels, template)
@@ -82,7 +92,7 @@ class Captioner:
     def rewritten(self, row: Row, caption: str) -> Rewritten:
         """The user's caption made neutral, and every change of it."""
         known = self.known(row.subject)
-        if row.is_control:
+        if self.is_control(row):
             return Rewritten(row.name, caption, caption, ())
         neutral, changes = neutralise(caption, known)
         denied = tuple(contradictions(caption, row.labels, known))
@@ -91,7 +101,7 @@ class Captioner:
     def _own(
         self, row: Row, caption: str, labels: Mapping[str, str], turn: int
     ) -> Iterator[Caption]:
-        if row.is_control:
+        if self.is_control(row):
             yield Caption("control", caption, None)
             return
         neutral = self.rewritten(row, caption).neutral
