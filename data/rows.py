@@ -97,7 +97,7 @@ class Tries:
     kept: int
     """Pictures that show what was asked; fewer than wanted where the limit of tries was reached."""
     tries: int
-    """Pictures that were drawn for it, up to the last one that was looked at."""
+    """Pictures that were drawn for it; where the last round had more than needed, those too."""
     other_subject: int
     """Tries on which something else than the subject was shown, or nothing that could be read."""
     other_value: int

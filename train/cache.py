@@ -26,7 +26,7 @@ from torch import Tensor
 from unskew.errors import UserError
 from unskew.families import Text, family_of
 from unskew.runs import sha256_file, sha256_folder
-from unskew.train.ahead import ahead
+from unskew.ahead import ahead
 from unskew.train.buckets import Framing
 from unskew.train.rows import Size, load_picture
 from unskew.train.shards import Kept, key_of, through_cache

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from unskew.attributes import Attribute
 from unskew.errors import UserError
-from unskew.train.ahead import ahead
+from unskew.ahead import ahead
 
 Size = tuple[int, int]
 """Width and height in px, as Pillow has them."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from unskew.attributes import SUBJECT
 from unskew.errors import UserError
-from unskew.evaluate.classifiers.exemplar import fit_folder
+from unskew.evaluate.classifiers.exemplar import Channels, fit_folder
 from unskew.evaluate.classifiers.face_finder import OnFaces, face_finder
 from unskew.evaluate.classifiers.faces import load_faces
 from unskew.evaluate.classifiers.image_model import load_image_model
@@ -38,6 +38,9 @@ class ExemplarSettings(Settings):
     """What it reads; "subject" among them asks whether the right thing is shown at all."""
     folder: Path
     """Labelled pictures with a metadata.jsonl; `unskew data` writes Emoji World's."""
+    channels: Channels = "rgb"
+    """What it compares: rgb is all; luminance (light and dark) and chroma (hue) have nothing in
+    common, so that one may screen training pictures and the other judge what was learnt."""
 
 
 class HubSettings(Settings):
@@ -173,7 +176,8 @@ def load_classifier(
         raise UserError(f"a classifier of kind {settings.kind} cannot read subject: exemplars can")
     match settings:
         case ExemplarSettings():
-            return replace(fit_folder(settings.folder, values), attributes=settings.attributes)
+            fitted = fit_folder(settings.folder, values, settings.channels)
+            return replace(fitted, attributes=settings.attributes)
         case FaceSettings():
             _check_ages(settings)
             return load_faces(
