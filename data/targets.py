@@ -107,15 +107,11 @@ def goals_of(
                 )
     for subject, ids in also.items():
         own.setdefault(subject, tuple(a.id for a in attributes if a.id in ids))
-    for name, given in (
-        ("balance.subject_targets", settings.subject_targets),
-        ("balance.leave_out", settings.leave_out),
-    ):
-        problems += [
-            f"{name} names {subject!r}, and no picture has that subject"
-            for subject in given
-            if subject not in own
-        ]
+    problems += [
+        f"balance.subject_targets names {subject!r}, and no picture has that subject"
+        for subject in settings.subject_targets
+        if subject not in own and subject not in settings.leave_out
+    ]
     if problems:
         raise UserError("the pictures cannot be balanced:" + _listed(problems))
     by_id = {a.id: a for a in attributes}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unskew.data.build import DataSettings
 from unskew.data.own_options import BuildSettings
+from unskew.data.push import PushSettings
 from unskew.errors import UserError
 from unskew.evaluate.calibrate import CalibrateSettings
 from unskew.evaluate.study import StudySettings
@@ -29,6 +30,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "calibrate": CalibrateSettings,
     "data": DataSettings,
     "data-build": BuildSettings,
+    "push": PushSettings,
     "study": StudySettings,
     "train": TrainSettings,
 }
