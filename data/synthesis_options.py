@@ -88,7 +88,8 @@ def _relation(
             f"WARNING: it is the same as {', '.join(sorted(shared))}, which judges in {where}: the "
             "adapter is then judged by what its pictures were chosen by"
         )
-    apart, near = set(), set()
+    apart: set[str] = set()
+    near: set[str] = set()
     for name, other in judging.items():
         if not (isinstance(one, ExemplarSettings) and isinstance(other, ExemplarSettings)):
             continue

@@ -35,7 +35,7 @@ def synthesis_settings(world: World) -> dict[str, Any]:
         "balance": {
             "attributes": list(world.values),
             "by": "synthesis",
-            "pictures_per_subject": 15,
+            "pictures_per_subject": "auto",
             "most_repeats": 1,
         },
         "captions": {
