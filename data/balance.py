@@ -84,7 +84,7 @@ def choose_balanced(
         _check_size(subject, n, shares)
         for cell, count in zip(shares, apportion(n, wanted, seeded(seed, subject)), strict=True):
             if count:
-                chosen += _spread(by_cell[cell], int(count), seeded(seed, subject, cell))
+                chosen += spread(by_cell[cell], int(count), seeded(seed, subject, cell))
     return np.array(chosen, dtype=np.int64)
 
 
@@ -189,7 +189,7 @@ def _check_size(subject: str, size: int, shares: Mapping[Cell, float]) -> None:
         )
 
 
-def _spread(rows: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+def spread(rows: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
     """`count` of these rows, each used equally often within one."""
     times, more = divmod(count, len(rows))
     extra = rng.choice(np.array(rows), size=more, replace=False).tolist()

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unskew.data.options import DataSettings
+from unskew.data.own_options import BuildSettings
+from unskew.data.push import PushSettings
 from unskew.errors import UserError
 from unskew.evaluate.calibrate_options import CalibrateSettings
 from unskew.evaluate.options import StudySettings
@@ -27,6 +29,8 @@ SETTINGS: dict[str, type[Settings]] = {
     "bench-statistics": StatisticsSettings,
     "calibrate": CalibrateSettings,
     "data": DataSettings,
+    "data-build": BuildSettings,
+    "push": PushSettings,
     "study": StudySettings,
     "train": TrainSettings,
 }

@@ -166,8 +166,10 @@ def build_decks(
 ) -> tuple[Deck, ...]:
     """One deck a subject, by name.
 
-    Raises UserError when rows of one subject differ in which attributes they have, or when a
-    subject lacks a combination of values that the target asks for.
+    The rows of a subject that `is_weighed` come equally often, whatever they show: their weights
+    make the target already, and dealing at its rates would make it twice over. Raises UserError
+    when rows of one subject differ in which attributes they have, or when a subject lacks a
+    combination of values that the target asks for.
     """
     by_subject: dict[str, list[Row]] = {}
     for row in rows:
@@ -184,7 +186,10 @@ def build_decks(
                     "the same attributes: complete the labels, or leave the rows out"
                 )
             cells.setdefault(tuple(row.values.values()), []).append(row)
-        cards = pass_of([attributes[id] for id in ids])
+        if is_weighed(subjects_rows):
+            cards = without_shares(cells)
+        else:
+            cards = pass_of([attributes[id] for id in ids])
         missing = sorted(set(cards) - set(cells))
         if missing:
             first = subjects_rows[0]
@@ -198,6 +203,16 @@ def build_decks(
         dealt = {combination: tuple(cells[combination]) for combination in dict.fromkeys(cards)}
         decks.append(Deck(subject, cards, dealt, seed))
     return tuple(decks)
+
+
+def is_weighed(rows: Sequence[Row]) -> bool:
+    """Whether a subject's rows differ in their weights, as those balanced by weights do."""
+    return len({row.weight for row in rows}) > 1
+
+
+def without_shares(cells: Mapping[Combination, Sequence[Row]]) -> tuple[Combination, ...]:
+    """The cards of a pass in which every row comes once, whatever the target."""
+    return tuple(itertools.chain.from_iterable([name] * len(rows) for name, rows in cells.items()))
 
 
 def even_out(decks: Sequence[Deck]) -> tuple[Deck, ...]:

@@ -15,7 +15,7 @@ from unskew.errors import UserError
 from unskew.pipelines import base_sha256, check_base
 from unskew.quantized import require_bitsandbytes
 from unskew.runs import sha256_file, sha256_folder
-from unskew.train.batches import Batches, shares_dealt
+from unskew.train.batches import Batches, is_weighed, shares_dealt
 from unskew.train.buckets import Framing, describe_framings, frame
 from unskew.train.checkpoints import SEAL, check_checkpoint
 from unskew.train.guards import weak_factor
@@ -121,7 +121,7 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
         shares = zip(attribute.values, shares_dealt(neutral, attribute), strict=True)
         dealt_shares = ", ".join(f"{value} {share:.1%}" for value, share in shares if share)
         lines.append(f"  {attribute.id} in {steps} steps: {dealt_shares or 'on no neutral row'}")
-    lines += describe_framings(inputs.framings)
+    lines += [*_weighed(inputs), *describe_framings(inputs.framings)]
     if inputs.validation:
         lines.append(
             f"  validation: {len(inputs.validation.prompts)} prompts x {inputs.validation.seeds} "
@@ -130,6 +130,19 @@ def describe(settings: TrainSettings, inputs: Inputs) -> str:
         )
     lines += [*_captions_that_tell_nothing(inputs), *_cut_captions(inputs)]
     return "\n".join([*lines, weak_factor(settings.optimizer) or ""]).rstrip()
+
+
+def _weighed(inputs: Inputs) -> Iterator[str]:
+    """That some subjects are balanced by weights, and not by how often their values come."""
+    by_subject: dict[str, list[Row]] = {}
+    for row in inputs.rows:
+        by_subject.setdefault(row.subject, []).append(row)
+    weighed = sum(map(is_weighed, by_subject.values()))
+    if weighed:
+        yield (
+            f"  {weighed} subjects have rows of different weights: their rows come equally often, "
+            "and the weights make the target"
+        )
 
 
 def _attributes(settings: TrainSettings) -> dict[str, Attribute]:

@@ -19,16 +19,32 @@ from PIL import Image
 
 from unskew.attributes import SUBJECT
 from unskew.errors import UserError
+from unskew.evaluate.classifiers.options import Channels
 from unskew.evaluate.classifiers.reading import Images, Readings, check_asked
 from unskew.runs import sha256_file
 
 FEATURE_PX = 64
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""ITU-R BT.601, as in JPEG."""
+CHROMA = np.array([0.564, 0.713], dtype=np.float32)
+"""By which blue and red less luminance become Cb and Cr."""
 
 
-def pixel_features(images: Images, size_px: int = FEATURE_PX) -> NDArray[np.float32]:
-    """(n, size * size * 3) RGB in [0, 1], pictures of another size averaged or stretched to it."""
+def pixel_features(
+    images: Images, size_px: int = FEATURE_PX, channels: Channels = "rgb"
+) -> NDArray[np.float32]:
+    """(n, size * size * C) channels of RGB in [0, 1], averaged or stretched to this size.
+
+    C is 3 for rgb, 1 for luminance, and 2 for chroma: what blue and red are more than luminance
+    (BT.601's Cb and Cr). Luminance and chroma have nothing in common, and together are all of RGB.
+    """
     same = [_resized(image, size_px) for image in images]
-    return (np.stack(same).reshape(len(same), -1) / 255).astype(np.float32)
+    rgb_nhwc = (np.stack(same) / 255).astype(np.float32)
+    if channels != "rgb":
+        y_nhw1 = (rgb_nhwc @ LUMA)[..., None]
+        chroma_nhwc = (rgb_nhwc[..., [2, 0]] - y_nhw1) * CHROMA
+        rgb_nhwc = y_nhw1 if channels == "luminance" else chroma_nhwc
+    return rgb_nhwc.reshape(len(same), -1)
 
 
 def _resized(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
@@ -48,6 +64,8 @@ class ExemplarClassifier:
     """Attribute -> (values, (n,) index of each exemplar's value, -1 where it has none)."""
     attributes: tuple[str, ...]
     """What it reads: of its exemplars' labels all, or those that were asked for."""
+    channels: Channels = "rgb"
+    """What it sees of a picture, and of its exemplars."""
 
     @cached_property
     def _between_subjects_n(self) -> NDArray[np.float32]:
@@ -75,7 +93,8 @@ class ExemplarClassifier:
         """
         advice = "add that column to its exemplars' metadata.jsonl"
         check_asked(self.name, self.attributes, attributes, advice)
-        squared_nm = _squared_distances(pixel_features(images), self.features_nd)
+        features_nd = pixel_features(images, channels=self.channels)
+        squared_nm = _squared_distances(features_nd, self.features_nd)
         nearest_n = squared_nm.argmin(axis=1)
         known_n = squared_nm.min(axis=1) <= self.limit
         temperature = 0.05 * self.limit
@@ -108,6 +127,7 @@ def fit(
     images: Images,
     labels: Mapping[str, Sequence[str | None]],
     values: Mapping[str, Sequence[str]],
+    channels: Channels = "rgb",
 ) -> ExemplarClassifier:
     """A classifier from pictures and, by attribute, each one's value (None where it has none).
 
@@ -119,10 +139,13 @@ def fit(
         names = tuple(values.get(attribute, found))
         index = {value: k for k, value in enumerate(names)}
         encoded[attribute] = (names, np.array([index[v] if v is not None else -1 for v in column]))
-    return ExemplarClassifier(name, pixel_features(images), encoded, tuple(encoded))
+    features_nd = pixel_features(images, channels=channels)
+    return ExemplarClassifier(name, features_nd, encoded, tuple(encoded), channels)
 
 
-def fit_folder(folder: Path, attributes: Mapping[str, Sequence[str]]) -> ExemplarClassifier:
+def fit_folder(
+    folder: Path, attributes: Mapping[str, Sequence[str]], channels: Channels = "rgb"
+) -> ExemplarClassifier:
     """A classifier from a labelled imagefolder; `attributes` gives each one's values in order.
 
     Raises UserError when the folder or a picture is missing, or a label is no known value.
@@ -139,7 +162,8 @@ def fit_folder(folder: Path, attributes: Mapping[str, Sequence[str]]) -> Exempla
         labels[attribute] = [_label(row, attribute, values, metadata) for row in rows]
     images = [_open(folder, row["file_name"], metadata) for row in rows]
     name = f"exemplars of {folder.name}, sha256 {sha256_file(metadata)[:12]}"
-    return fit(name, images, labels, attributes)
+    name += "" if channels == "rgb" else f", by {channels} alone"
+    return fit(name, images, labels, attributes, channels)
 
 
 def _label(

@@ -89,7 +89,12 @@ class FaceFinder:
                 self._known.popitem(last=False)
         return self._known[key]
 
-    def _found(self, image: NDArray[np.uint8]) -> Face | None:
+    def count(self, image: NDArray[np.uint8]) -> int:
+        """How many faces an (h, w, 3) RGB picture shows."""
+        return len(self._boxes(np.ascontiguousarray(image))[0])
+
+    def _boxes(self, image: NDArray[np.uint8]) -> tuple[Any, float]:
+        """What the detector found, and how much larger than the picture that is."""
         h, w = image.shape[:2]
         scale = min(WORK_PX / max(h, w), MOST_ENLARGED)
         size = (max(round(w * scale), 1), max(round(h * scale), 1))
@@ -98,6 +103,10 @@ class FaceFinder:
         for exponent in BRIGHTENED:
             curve = [round(255 * (v / 255) ** exponent) for v in range(256)] * 3
             boxes = boxes or self._detector(np.asarray(work.point(curve)), 0)
+        return boxes, scale
+
+    def _found(self, image: NDArray[np.uint8]) -> Face | None:
+        boxes, scale = self._boxes(image)
         if not boxes:
             return None
         found = max(boxes, key=lambda box: (box.area(), -box.left(), -box.top()))

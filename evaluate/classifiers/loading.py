@@ -68,7 +68,8 @@ def load_classifier(
         raise UserError(f"a classifier of kind {settings.kind} cannot read subject: exemplars can")
     match settings:
         case ExemplarSettings():
-            return replace(fit_folder(settings.folder, values), attributes=settings.attributes)
+            fitted = fit_folder(settings.folder, values, settings.channels)
+            return replace(fitted, attributes=settings.attributes)
         case FaceSettings():
             _check_ages(settings)
             return load_faces(

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from unskew.settings import Settings
 
+Channels = Literal["rgb", "luminance", "chroma"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Batch = Annotated[int, Field(ge=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -23,6 +24,9 @@ class ExemplarSettings(Settings):
     """What it reads; "subject" among them asks whether the right thing is shown at all."""
     folder: Path
     """Labelled pictures with a metadata.jsonl; `unskew data` writes Emoji World's."""
+    channels: Channels = "rgb"
+    """What it compares: rgb is all; luminance (light and dark) and chroma (hue) have nothing in
+    common, so that one may screen training pictures and the other judge what was learnt."""
 
 
 class HubSettings(Settings):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from unskew.train.ahead import PER_WORKER, ahead
+from unskew.ahead import PER_WORKER, ahead
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 7, None])
