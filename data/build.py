@@ -1,5 +1,6 @@
 """Build Emoji World's balanced, captioned dataset, and the labelled pictures for studies.
 
+unskew data build --help                   # of pictures of your own: data/own.py
 unskew data                                # writes runs/emoji-data and runs/emoji-exemplars
 python data/build.py --captions 1          # tiny
 python data/build.py --targets.presentation '{woman: 0.5, man: 0.3, person: 0.2}' --out runs/other
@@ -98,8 +99,13 @@ class Imagefolder:
 def main(argv: Sequence[str]) -> int:
     """Plan both folders, print the balance, and write what is missing. Returns 0.
 
-    Whose first word is `push` sends a dataset to the hub: `data.push`.
+    Whose first word is `build` gets a dataset of pictures of their own (`data.own`), `push` sends
+    one to the hub (`data.push`).
     """
+    if argv[:1] == ["build"]:
+        from unskew.data import own
+
+        return own.main(argv[1:])
     if argv[:1] == ["push"]:
         from unskew.data import push
 

@@ -15,10 +15,13 @@ from tqdm import tqdm
 
 from unskew.data.gather import Gathered
 from unskew.data.gather_folder import gather_folder
+from unskew.data.gather_streams import gather_stream
 from unskew.data.label import LabelSettings
+from unskew.data.labelling import label
 from unskew.data.ledger import Line, read_lines
 from unskew.data.rows import Row
 from unskew.data.screen import ScreenSettings
+from unskew.data.screen_page import Page, write_page
 from unskew.data.screening import (
     FaceCounter,
     count_reason,
@@ -50,14 +53,14 @@ class Plan:
 def collect(plan: Plan, setup: Setup) -> Iterator[Row]:
     """The rows that are kept, labelled, in the order of gathering; the same in every process.
 
-    Writes `screened.jsonl` (every picture, kept or not, and why) and `screened.html` into the
-    dataset's folder. What a former attempt did is not done again. Raises UserError for a source
+    Writes `screened.jsonl` (every picture, kept or not, and why) and `screened.html` into the work
+    folder. What a former attempt did is not done again. Raises UserError for a source
     that cannot be read.
     """
     _check(plan)
     setup.processes.only_first(lambda: _screen(plan, setup))
     setup.processes.wait()
-    yield from kept_rows(setup)
+    yield from label(kept_rows(setup), kept_rows(setup), plan.label, setup)
 
 
 def kept_rows(setup: Setup) -> Iterator[Row]:
@@ -73,7 +76,7 @@ def gather(plan: Plan, setup: Setup) -> Iterator[tuple[int, Gathered]]:
             case FolderSettings():
                 pictures = gather_folder(source, attributes)
             case _:
-                raise UserError(f"sources: {source.kind} cannot be read yet")
+                pictures = gather_stream(number, source, setup)
         for picture in pictures:
             yield number, picture
 
@@ -98,19 +101,24 @@ def _screen(plan: Plan, setup: Setup) -> None:
     with tqdm(unit="picture", desc="looking", disable=None) as bar:
         looks = look_over(gather(plan, setup), setup, counter, bar.update)
     reasons: Counter[str] = Counter()
+    page = Page()
     kept = 0
     with (
         atomic_path(setup.work / KEPT) as kept_file,
-        atomic_path(setup.out / RECORD) as record_file,
+        atomic_path(setup.work / RECORD) as record_file,
         kept_file.open("w", encoding="utf-8") as rows,
         record_file.open("w", encoding="utf-8") as record,
     ):
         for judged in judge(looks, plan.sources, plan.screen, setup):
             record.write(json.dumps(record_of(judged)) + "\n")
             count_reason(reasons, judged)
+            page.add(judged)
             if judged.row is not None:
                 rows.write(json.dumps(asdict(judged.row), default=str) + "\n")
                 kept += 1
+    write_page(page, reasons, kept, setup.work / PAGE)
+    if not plan.sources:
+        return
     setup.processes.say(f"screened: {kept} pictures kept, {reasons.total()} left out")
     for line in counted(reasons):
         setup.processes.say(line)

@@ -6,7 +6,6 @@ picture's problem, and screening says so.
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,18 +33,22 @@ def said(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Field]:
     """What stands in these columns; missing, empty and NaN are left out, other kinds are text."""
     found: dict[str, Field] = {}
     for column in columns:
-        value = row.get(column)
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            value = int(value)
-        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
-            value = float(value)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            continue
-        if not isinstance(value, bool | int | float):
-            value = str(value).strip()
-        if value != "":
+        value = _plain(row.get(column))
+        if value is not None and value != "" and value == value:  # NaN is not
             found[column] = value
     return found
+
+
+def _plain(value: object) -> Field | None:
+    """Numpy's and others' numbers as Python's; whatever is no number is text."""
+    match value:
+        case None | bool():
+            return value
+        case numbers.Integral():
+            return int(value)
+        case numbers.Real():
+            return float(value)
+    return str(value).strip()
 
 
 def distinct(pictures: Iterator[Gathered]) -> Iterator[Gathered]:

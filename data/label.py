@@ -28,6 +28,9 @@ class LabelSettings(Settings):
     It is the classifier's own confidence: how often it is right, only a person's check tells."""
     check_pictures: Annotated[int, Field(ge=0)] = 100
     """Labelled pictures on the page for a person's check, of each attribute; 0 writes none."""
+    checked: tuple[Path, ...] = ()
+    """Files that the page gave; the card says how often a person agreed. `--dry-run` writes the
+    page too, so that it can be answered before the dataset is written."""
 
 
 def row_of(

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.options import ClassifierSettings, ExemplarSettings
 from unskew.evaluate.samplers import SamplerName
+from unskew.runs import sha256_file
 from unskew.settings import Settings, config_path
 from unskew.yaml_files import read_yaml
 
@@ -87,10 +88,12 @@ def _relation(
             f"WARNING: it is the same as {', '.join(sorted(shared))}, which judges in {where}: the "
             "adapter is then judged by what its pictures were chosen by"
         )
-    apart, near = set(), set()
+    apart: set[str] = set()
+    near: set[str] = set()
     for name, other in judging.items():
-        both = isinstance(one, ExemplarSettings) and isinstance(other, ExemplarSettings)
-        if both and one.folder == other.folder:
+        if not (isinstance(one, ExemplarSettings) and isinstance(other, ExemplarSettings)):
+            continue
+        if _exemplars(one.folder) == _exemplars(other.folder):
             disjoint = {one.channels, other.channels} == {"luminance", "chroma"}
             (apart if disjoint else near).add(name)
     if near:
@@ -105,7 +108,16 @@ def _relation(
 
 def _what_reads(settings: ClassifierSettings) -> dict[str, Any]:
     """All that decides its answers, but not what it is asked or how many at once."""
-    return settings.model_dump(mode="json", exclude={"attributes", "batch"})
+    said = settings.model_dump(mode="json", exclude={"attributes", "batch"})
+    if isinstance(settings, ExemplarSettings):
+        said["folder"] = _exemplars(settings.folder)
+    return said
+
+
+def _exemplars(folder: Path) -> str:
+    """What tells one folder of exemplars from another: what is in it, else where it is."""
+    metadata = folder / "metadata.jsonl"
+    return sha256_file(metadata) if metadata.is_file() else str(folder.resolve())
 
 
 def _judging(judge: str) -> dict[str, ClassifierSettings]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 
 from unskew.errors import UserError
@@ -44,34 +48,39 @@ def write_label_page(sample: Sample, results: Results, folder: Path) -> Path:
             pictures.append(_data_uri(files, task))
         tasks.append({"id": task.id, "attribute": task.attribute, "picture": numbers[cell]})
     settings = results.settings.attributes
+    data = {
+        "run": sample.run,
+        "sample": sample.sha256,
+        "attributes": {
+            id: {
+                "title": settings[id].title,
+                "caveat": settings[id].caveat,
+                "values": list(values),
+            }
+            for id, values in sample.values.items()
+        },
+        "tasks": tasks,
+        "pictures": pictures,
+    }
+    page = folder / FOLDER / "label.html"
+    write_text_atomic(page, page_of(data))
+    return page
+
+
+def page_of(data: Mapping[str, Any]) -> str:
+    """The page over its data: run, sample, attributes, tasks, and the pictures as `data:` URIs."""
     script = _own("js")
-    html = (
+    return (
         Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
         .get_template("label_template.html.j2")
         .render(
-            n=len(tasks),
+            n=len(data["tasks"]),
             style=Markup(_own("css")),
             script=Markup(script),
             script_hash=_policy_hash(script),
-            data={
-                "run": sample.run,
-                "sample": sample.sha256,
-                "attributes": {
-                    id: {
-                        "title": settings[id].title,
-                        "caveat": settings[id].caveat,
-                        "values": list(values),
-                    }
-                    for id, values in sample.values.items()
-                },
-                "tasks": tasks,
-                "pictures": pictures,
-            },
+            data=data,
         )
     )
-    page = folder / FOLDER / "label.html"
-    write_text_atomic(page, html)
-    return page
 
 
 def _own(kind: str) -> str:
@@ -92,9 +101,14 @@ def _data_uri(files: PictureFiles, task: Task) -> str:
     if sha256_file(file) != task.image_sha256:
         raise UserError(f"{file} is not the picture that was read: run the study again")
     try:
-        small = Image.fromarray(read_picture(file))
+        return picture_uri(read_picture(file))
     except PictureError as error:
         raise UserError(f"{file} cannot be shown ({error}): run the study again") from None
+
+
+def picture_uri(image_hwc: NDArray[np.uint8]) -> str:
+    """A picture encoded anew, small enough for the page."""
+    small = Image.fromarray(image_hwc)
     small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=90, lossless=max(small.size) <= LOSSLESS_PX)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unskew.data.build import DataSettings
+from unskew.data.own_options import BuildSettings
 from unskew.data.push import PushSettings
 from unskew.errors import UserError
 from unskew.evaluate.calibrate import CalibrateSettings
@@ -28,6 +29,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "bench-statistics": StatisticsSettings,
     "calibrate": CalibrateSettings,
     "data": DataSettings,
+    "data-build": BuildSettings,
     "push": PushSettings,
     "study": StudySettings,
     "train": TrainSettings,

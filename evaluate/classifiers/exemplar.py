@@ -26,6 +26,8 @@ FEATURE_PX = 64
 Channels = Literal["rgb", "luminance", "chroma"]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """ITU-R BT.601, as in JPEG."""
+CHROMA = np.array([0.564, 0.713], dtype=np.float32)
+"""By which blue and red less luminance become Cb and Cr."""
 
 
 def pixel_features(
@@ -40,7 +42,7 @@ def pixel_features(
     rgb_nhwc = (np.stack(same) / 255).astype(np.float32)
     if channels != "rgb":
         y_nhw1 = (rgb_nhwc @ LUMA)[..., None]
-        chroma_nhwc = (rgb_nhwc[..., [2, 0]] - y_nhw1) * np.float32([0.564, 0.713])
+        chroma_nhwc = (rgb_nhwc[..., [2, 0]] - y_nhw1) * CHROMA
         rgb_nhwc = y_nhw1 if channels == "luminance" else chroma_nhwc
     return rgb_nhwc.reshape(len(same), -1)
 

@@ -114,7 +114,7 @@ def plan_of(folder: Path, **more: Any) -> Plan:
 
 
 def record(out: Path) -> dict[str, dict[str, Any]]:
-    lines = map(json.loads, (out / "screened.jsonl").read_text("utf-8").splitlines())
+    lines = map(json.loads, (out / ".work" / "screened.jsonl").read_text("utf-8").splitlines())
     return {line["picture"]: line for line in lines}
 
 

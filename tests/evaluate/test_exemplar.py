@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unskew.errors import UserError
-from unskew.evaluate.classifiers.exemplar import fit, fit_folder
+from unskew.evaluate.classifiers.exemplar import fit, fit_folder, pixel_features
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
@@ -92,3 +92,20 @@ def test_asking_for_an_attribute_without_labels_is_refused() -> None:
     classifier = fit("t", np.stack([picture("red")]), {"subject": ["a"]}, {})
     with pytest.raises(UserError, match=r"cannot read 'season'.*subject"):
         classifier.read(np.stack([picture("red")]), ["season"])
+
+
+def test_luminance_and_chroma_have_nothing_in_common() -> None:
+    """Grey changes no chroma and hue no luminance; both together are all of RGB."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 190, (3, 64, 64, 3), dtype=np.uint8)
+    lighter = images + 20
+    chroma = pixel_features(images, channels="chroma")
+    luminance = pixel_features(images, channels="luminance")
+    assert chroma.shape == (3, 64 * 64 * 2) and luminance.shape == (3, 64 * 64)
+    np.testing.assert_allclose(pixel_features(lighter, channels="chroma"), chroma, atol=1e-6)
+    moved = np.abs(pixel_features(lighter, channels="luminance") - luminance - 20 / 255)
+    assert moved.max() < 1e-6
+    ycc = np.stack([np.asarray(Image.fromarray(i).convert("YCbCr")) for i in images]) / 255
+    np.testing.assert_allclose(luminance.reshape(3, 64, 64), ycc[..., 0], atol=1.01 / 255)
+    cbcr = chroma.reshape(3, 64, 64, 2) + 128 / 255
+    np.testing.assert_allclose(cbcr, ycc[..., 1:], atol=1.5 / 255)

@@ -1,0 +1,147 @@
+"""Pictures of the Hugging Face hub's datasets and of WebDataset shards, laid down as they come.
+
+Each picture becomes a file in the work folder, and a line in a ledger that says so: a build that
+goes on passes over as many examples as the ledger has, and one that is done reads nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unskew.data.gather import Gathered, said
+from unskew.data.ledger import Ledger, Line
+from unskew.data.sources import HubSettings, ShardSettings, columns_read
+from unskew.data.workplace import Setup
+from unskew.errors import UserError
+from unskew.runs import atomic_path
+
+PICTURE_KEYS = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "jp2")
+"""Endings by which a shard's examples hold their picture; the first that is there is taken."""
+END = "end"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of a stream."""
+
+    name: str
+    content: bytes | None
+    """The picture file's bytes; None where there is none."""
+    fields: Mapping[str, Any]
+
+
+def gather_stream(
+    number: int, source: HubSettings | ShardSettings, setup: Setup
+) -> Iterator[Gathered]:
+    """The source's pictures in its order. Raises UserError where it cannot be had."""
+    folder = setup.work / "gathered" / str(number)
+    columns = columns_read(source, tuple(setup.attributes))
+    with Ledger(folder / "examples.jsonl") as ledger:
+        there = 0
+        while (line := ledger.next()) is not None:
+            ledger.keep()
+            if END in line:
+                return
+            there += 1
+            yield _from_line(line, folder)
+        for example in _examples(source, there):
+            line = _laid_down(example, folder, columns)
+            ledger.append(line)
+            yield _from_line(line, folder)
+        ledger.append({END: True})
+
+
+def _laid_down(example: Example, folder: Path, columns: Sequence[str]) -> Line:
+    line: Line = {"name": example.name, "fields": said(example.fields, columns), "file": None}
+    if example.content is None:
+        return line
+    digest = hashlib.sha256(example.content).hexdigest()
+    file = f"{digest[:2]}/{digest}"
+    if not (folder / file).is_file():
+        with atomic_path(folder / file) as temporary:
+            temporary.write_bytes(example.content)
+    return {**line, "file": file}
+
+
+def _from_line(line: Line, folder: Path) -> Gathered:
+    if line["file"] is None:
+        return Gathered(line["name"], None, line["fields"], "no picture: the example holds none")
+    return Gathered(line["name"], folder / line["file"], line["fields"])
+
+
+def _examples(source: HubSettings | ShardSettings, skip: int) -> Iterator[Example]:
+    try:
+        if isinstance(source, HubSettings):
+            yield from _of_hub(source, skip)
+        else:
+            yield from _of_shards(source, skip)
+    except UserError:
+        raise
+    except Exception as error:  # of the network, the hub and the decoders of tables, all kinds
+        what = source.dataset if isinstance(source, HubSettings) else ", ".join(source.shards)
+        raise UserError(
+            f"{what} cannot be read ({type(error).__name__}: {error}): check its name, revision, "
+            "split and your network; the same command goes on from what is there"
+        ) from error
+
+
+def _of_hub(source: HubSettings, skip: int) -> Iterator[Example]:
+    from datasets import ClassLabel, Image, load_dataset
+
+    data: Any = load_dataset(
+        source.dataset,
+        source.config,
+        revision=source.revision,
+        split=source.split,
+        streaming=source.streaming,
+    )
+    features = data.features or {}
+    if source.picture not in features:
+        raise UserError(
+            f"{source.dataset} has no column {source.picture!r} (it has: {', '.join(features)}): "
+            "set picture to the column of the image"
+        )
+    data = data.cast_column(source.picture, Image(decode=False))
+    names = {c: f for c, f in features.items() if isinstance(f, ClassLabel)}
+    for number, row in enumerate(data.skip(skip), skip):
+        picture = row.pop(source.picture)
+        content = (picture or {}).get("bytes")
+        if content is None and picture and picture.get("path"):
+            content = Path(picture["path"]).read_bytes()
+        fields = {
+            c: names[c].int2str(value) if c in names and value is not None else value
+            for c, value in row.items()
+        }
+        yield Example(f"{source.split}/{number:07d}", content, fields)
+
+
+def _of_shards(source: ShardSettings, skip: int) -> Iterator[Example]:
+    from datasets import Image, load_dataset
+
+    files = [str(file) for pattern in source.shards for file in _matching(pattern)]
+    data: Any = load_dataset(
+        "webdataset", data_files={"train": files}, split="train", streaming=True
+    )
+    keys = [key for key in PICTURE_KEYS if key in (data.features or {})]
+    for key in keys:
+        data = data.cast_column(key, Image(decode=False))
+    for row in data.skip(skip):
+        picture = next((row[key] for key in keys if row.get(key) is not None), None)
+        content = picture["bytes"] if picture else None
+        fields = dict(row["json"]) if isinstance(row.get("json"), Mapping) else {}
+        if source.columns.caption not in fields and row.get("txt"):
+            fields[source.columns.caption] = " ".join(str(row["txt"]).split())
+        shard = Path(row["__url__"].rpartition("::")[2]).name
+        yield Example(f"{shard}/{row['__key__']}", content, fields)
+
+
+def _matching(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    files = sorted(path.parent.glob(path.name))
+    if not files:
+        raise UserError(f"shards: there is no {pattern}: give paths of .tar files")
+    return files
