@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
     "prompts": ("unskew.scripts.show_prompts", "show what prompt files expand to, and what is odd"),
     "calibrate": ("unskew.evaluate.calibrate", "label a sample by hand, and correct by the labels"),
+    "publish": ("unskew.scripts.publish", "publish an adapter with its proof"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
 }
 """Verb -> module, imported only when it is asked for, and what it does."""

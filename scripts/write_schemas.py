@@ -18,6 +18,7 @@ from unskew.evaluate.calibrate import CalibrateSettings
 from unskew.evaluate.study import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_statistics_options import StatisticsSettings
+from unskew.scripts.publish_options import PublishSettings
 from unskew.settings import Settings, config_path, run_program, write_schema
 from unskew.train.options import TrainSettings
 
@@ -27,6 +28,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "bench-statistics": StatisticsSettings,
     "calibrate": CalibrateSettings,
     "data": DataSettings,
+    "publish": PublishSettings,
     "study": StudySettings,
     "train": TrainSettings,
 }
