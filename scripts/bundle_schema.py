@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
 
 from unskew.errors import UserError
 from unskew.evaluate.schema_model import Model
@@ -20,6 +20,21 @@ TRAINING = "training.json"
 GRID = "samples/pairs.png"
 CELLS = "cells/cells.json"
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a bundle's file stays inside of the bundle."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def _inside(name: str) -> str:
+    if not is_inside(name):
+        raise ValueError("must be a file inside of the bundle")
+    return name
+
+
+InBundle = Annotated[str, AfterValidator(_inside)]
 
 
 class BaseFacts(Model):
@@ -69,7 +84,7 @@ class Widget(Model):
 
     text: str
     seed: int
-    file: str
+    file: InBundle
 
 
 class Facts(Model):
@@ -110,7 +125,7 @@ class DrawnCell(Model):
     """Arm -> the words that were drawn; the noise is that of `text`."""
     sha256: dict[str, Sha256]
     """Arm -> of the study's picture file."""
-    reference: dict[str, str]
+    reference: dict[str, InBundle]
     """Arm -> its picture in this bundle, small."""
 
 
@@ -144,7 +159,7 @@ class Checksums(Model):
     """The whole of `checksums.json`: every file of the bundle but this one."""
 
     version: Literal[1] = BUNDLE_VERSION
-    files: dict[str, FileSum]
+    files: dict[InBundle, FileSum]
     """Name in the bundle, with /, -> its hash and size."""
 
 
@@ -161,12 +176,6 @@ def load_part(model: type[M], file: Path) -> M:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{file} is not one of this version: {where}: {first['msg']}") from None
-
-
-def is_inside(name: str) -> bool:
-    """Whether a name from a bundle's file stays inside of the bundle."""
-    path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
 def dumped(model: BaseModel) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 
 from unskew.evaluate.schema import Results
 from unskew.evaluate.schema_model import Interval, Model
-from unskew.scripts.bundle_schema import Facts, is_inside
+from unskew.scripts.bundle_schema import Facts, InBundle
 from unskew.scripts.licences import KNOWN
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
@@ -29,14 +29,7 @@ DIGITS = 4
 class Output(Model):
     """Where a picture of the gallery is."""
 
-    url: Text
-
-    @field_validator("url")
-    @classmethod
-    def _in_the_bundle(cls, url: str) -> str:
-        if not is_inside(url):
-            raise ValueError("must be a file of the bundle")
-        return url
+    url: InBundle
 
 
 class GalleryPicture(Model):

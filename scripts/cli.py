@@ -24,6 +24,7 @@ VERBS = {
     "prompts": ("unskew.scripts.show_prompts", "show what prompt files expand to, and what is odd"),
     "calibrate": ("unskew.evaluate.calibrate", "label a sample by hand, and correct by the labels"),
     "publish": ("unskew.scripts.publish", "publish an adapter with its proof"),
+    "verify": ("unskew.scripts.verify", "check a published adapter and draw some of it again"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
 }
 """Verb -> module, imported only when it is asked for, and what it does."""
