@@ -12,14 +12,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from unskew.errors import UserError
 from unskew.scripts.belonging import Belonging, look_together
 from unskew.scripts.bundle import bundle_files, plan_bundle, write_bundle
 from unskew.scripts.bundle_schema import CARD
 from unskew.scripts.publish_options import PublishSettings
+from unskew.scripts.push import push
 from unskew.settings import Resolved, config_path, resolve, run_program
 
 
@@ -43,9 +45,15 @@ def main(argv: Sequence[str]) -> int:
             _show(resolved, bundle)
         return 0
     bundle = write_bundle(plan)
-    told = {"bundle": str(bundle), "files": dict(bundle_files(bundle))}
     out = sys.stderr if resolved.json else sys.stdout
+    told: dict[str, Any] = {"bundle": str(bundle), "files": dict(bundle_files(bundle))}
     print(f"{bundle}: {len(told['files'])} files; check it: unskew verify {bundle}", file=out)
+    if settings.push:
+        pushed = push(bundle, settings)
+        told |= asdict(pushed)
+        seen = "private" if pushed.private else "public"
+        done = "uploaded" if pushed.new else "was there already, nothing to do"
+        print(f"{pushed.url} ({seen}), revision {pushed.revision}: {done}", file=out)
     if resolved.json:
         print(json.dumps(told, indent=2))
     return 0
