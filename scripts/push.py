@@ -111,6 +111,8 @@ def _stale(bundle: Path, before: Any) -> Iterator[CommitOperationDelete]:
 
 def _told(error: Exception) -> str:
     """What went wrong, without addresses: those of an upload hold signatures."""
+    if type(error) is ValueError:  # the client's word; of answers it makes a ValueError of its own
+        return f"the hub does not take it: {error}"
     first: BaseException = error
     while first.__cause__ is not None:
         first = first.__cause__
@@ -125,8 +127,6 @@ def _told(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set: unset it to upload"
     if status is not None and status < 500:
         return f"the hub answered {status} ({getattr(first, 'server_message', None) or 'no word'})"
-    if isinstance(error, ValueError):
-        return f"the hub does not take it: {error}"
     kind = type(first).__name__ if status is None else f"status {status}"
     return (
         f"the upload broke off ({kind}); what has arrived stays there, and the same command again "

@@ -53,8 +53,9 @@ def draw(pipe: Any, told: dict[str, Any]) -> NDArray[np.int64]:
 def test_it_draws_what_the_study_measured(
     runs: Any, whole_bundle: Path, tiny_base: Path, how: str
 ) -> None:
-    """In a plain pipeline, and merged by an independent reader of Kohya's format: the pictures of
-    the study's adapter arm within rounding, and far from the base's. Alpha is twice the rank.
+    """In a plain pipeline, and merged by an independent reader of Kohya's format.
+
+    The pictures of the study's adapter arm within rounding, and not the base's; alpha != rank.
     """
     told = json.loads((whole_bundle / "cells" / "cells.json").read_text("utf-8"))
     pipe = plain(tiny_base)
