@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+)
 from huggingface_hub.errors import (
     HfHubHTTPError,
     OfflineModeIsEnabled,
@@ -24,6 +30,7 @@ from unskew.scripts.bundle import bundle_files
 from unskew.scripts.bundle_schema import BUNDLE, CHECKSUMS
 from unskew.scripts.publish_options import PublishSettings
 
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 OF_THE_HUB = (".gitattributes",)
 """Files that the hub adds by itself."""
 NOT_AUTHORISED = (401, 403)
@@ -59,7 +66,7 @@ def push(bundle: Path, settings: PublishSettings) -> Pushed:
     api = HfApi(endpoint=settings.endpoint)
     try:
         before = _repository(api, repo, settings)
-        operations = [*_added(bundle), *_stale(bundle, before)]
+        operations: list[Operation] = [*_added(bundle), *_stale(bundle, before)]
         done = api.create_commit(
             repo,
             operations,
