@@ -7,21 +7,25 @@ refusals.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from unskew.adapters import WEIGHTS_FILE
 from unskew.errors import UserError
 from unskew.evaluate.schema import ArmSummary, Results, load_results
 from unskew.kohya import KOHYA_FILE
-from unskew.runs import read_manifest, sha256_file
+from unskew.runs import MANIFEST, read_manifest, sha256_file
+from unskew.settings import Settings
 from unskew.train.options import TrainSettings
 from unskew.train.output import describe
 
 Manifest = dict[str, Any]
+S = TypeVar("S", bound=Settings)
 NOT_TOLD = "unskew_version"
 """The one entry of a file's header that another version of Unskew may write otherwise."""
 STUDIES = ("paired", "compare")
@@ -96,7 +100,7 @@ def _train_run(folder: Path) -> TrainRun:
             f"train {folder} is {manifest['status']}, not complete: give the same training command "
             "again, it goes on where it stopped"
         )
-    settings = TrainSettings.model_validate({"resume": "auto", **manifest["settings"]})
+    settings = settings_of(TrainSettings, {"resume": "auto", **manifest["settings"]}, folder)
     for name in (WEIGHTS_FILE, KOHYA_FILE):
         if not (folder / "adapter" / name).is_file():
             raise UserError(f"train {folder} has no adapter/{name}: train again into a new folder")
@@ -112,6 +116,19 @@ def _train_run(folder: Path) -> TrainRun:
     for name in (WEIGHTS_FILE, KOHYA_FILE):
         _check_header(run, folder / "adapter" / name)
     return run
+
+
+def settings_of(model: type[S], said: Mapping[str, Any], folder: Path) -> S:
+    """The settings in a run's manifest. Raises UserError for those of another version."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{folder / MANIFEST} has settings of another version of Unskew ("
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}): publish with the version that "
+            "made it, or make it again"
+        ) from None
 
 
 def _check_header(run: TrainRun, file: Path) -> None:

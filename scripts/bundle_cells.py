@@ -35,7 +35,7 @@ from unskew.evaluate.schema import Results
 from unskew.pipelines import choose_device, load_base
 from unskew.prompts import Prompt
 from unskew.runs import sha256_file, write_json_atomic
-from unskew.scripts.belonging import StudyRun
+from unskew.scripts.belonging import StudyRun, settings_of
 from unskew.scripts.bundle_schema import CELLS, Cells, DrawnCell, dumped
 
 KEPT = 16
@@ -68,7 +68,7 @@ def pictures_of(study: StudyRun) -> Pictures:
 
     Raises UserError where these are no longer what the study drew.
     """
-    settings = StudySettings.model_validate(study.manifest["settings"])
+    settings = settings_of(StudySettings, study.manifest["settings"], study.folder)
     cells = planned_cells(settings)
     _check_prompts(study.results, [cell.prompt for cell in cells])
     return Pictures(settings, cells, picture_files(study.folder))

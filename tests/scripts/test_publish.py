@@ -174,6 +174,15 @@ def test_a_changed_adapter_is_never_published(runs: Any, tmp_path: Path, capsys:
     assert "is not the file that the training wrote" in capsys.readouterr().err
 
 
+def test_a_run_of_another_version_is_told(runs: Any, tmp_path: Path, capsys: Capture) -> None:
+    """Settings that this version does not know are no crash."""
+    copy = runs.copy(tmp_path)
+    said = json.loads((copy.train / "manifest.json").read_text("utf-8"))
+    rewrite(copy.train / "manifest.json", settings={**said["settings"], "of_tomorrow": 1})
+    assert publish(copy, tmp_path / "out") == 2
+    assert "another version of Unskew (of_tomorrow" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
