@@ -77,19 +77,7 @@ class Imagefolder:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Plan both folders, print the balance, and write what is missing. Returns 0.
-
-    Whose first word is `build` gets a dataset of pictures of their own (`data.own`), `push` sends
-    one to the hub (`data.push`).
-    """
-    if argv[:1] == ["build"]:
-        from unskew.data import own
-
-        return own.main(argv[1:])
-    if argv[:1] == ["push"]:
-        from unskew.data import push
-
-        return push.main(argv[1:])
+    """Plan both folders, print the balance, and write what is missing. Returns 0."""
     asked = resolve(
         DataSettings,
         argv,

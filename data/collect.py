@@ -16,7 +16,7 @@ from tqdm import tqdm
 from unskew.data.gather import Gathered
 from unskew.data.gather_folder import gather_folder
 from unskew.data.gather_streams import gather_stream
-from unskew.data.label import LabelSettings
+from unskew.data.label_options import LabelSettings
 from unskew.data.labelling import label
 from unskew.data.ledger import Line, read_lines
 from unskew.data.rows import Row

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from unskew.ahead import ahead
 from unskew.attributes import SUBJECT
 from unskew.data.checking import load_readers
-from unskew.data.label import LabelSettings
+from unskew.data.label_options import LabelSettings
 from unskew.data.rows import Row
 from unskew.data.workplace import Setup
 from unskew.errors import UserError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unskew.data.assembly_options import AssemblySettings
-from unskew.data.label import LabelSettings
+from unskew.data.label_options import LabelSettings
 from unskew.data.screen import ScreenSettings
 from unskew.data.sources import AnySource
 from unskew.data.synthesis_options import SynthesisSettings

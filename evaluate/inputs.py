@@ -84,12 +84,7 @@ def look_over(settings: StudySettings) -> Study:
     suites = _load_suites(settings)
     prompts = tuple(prompt for suite in suites for prompt in suite.prompts)
     attributes = _attributes_of(prompts)
-    cells = tuple(
-        Cell(prompt, settings.suites[suite.name].first_seed + number)
-        for suite in suites
-        for prompt in suite.prompts
-        for number in range(settings.suites[suite.name].seeds)
-    )
+    cells = _cells(settings, suites)
     adapters = {
         key: sha
         for name, arm in settings.drawn.items()
@@ -164,6 +159,23 @@ def look_over(settings: StudySettings) -> Study:
     )
     _check_controls(study)
     return study
+
+
+def planned_cells(settings: StudySettings) -> tuple[Cell, ...]:
+    """Every cell of a study, in the order in which they are cut into batches.
+
+    Raises UserError where its prompt files cannot be read.
+    """
+    return _cells(settings, _load_suites(settings))
+
+
+def _cells(settings: StudySettings, suites: Sequence[Suite]) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(prompt, settings.suites[suite.name].first_seed + number)
+        for suite in suites
+        for prompt in suite.prompts
+        for number in range(settings.suites[suite.name].seeds)
+    )
 
 
 def load_readers(

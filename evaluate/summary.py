@@ -54,16 +54,21 @@ def summary(results: Results) -> str:
     if turned := list(_overshoot(results)):
         parts.append("\n".join(turned))
     parts += _gate(results)
-    table = list(_rows(results))
-    if table:
-        head = ["| Measured | Suite | Arm | Before | After | Change (95 % interval) | Verdict |"]
-        parts.append("\n".join([*head, "| --- | --- | --- | ---: | ---: | ---: | --- |", *table]))
+    if lines := table(results):
+        parts.append("\n".join(lines))
     parts += _collapsed(results)
     corrected = list(_corrected(results))
     if corrected:
         parts.append("\n".join(["Corrected for the classifier's error:", "", *corrected]))
     parts.append("\n".join(_caveats(results)))
     return "\n\n".join(parts) + "\n"
+
+
+def table(results: Results) -> list[str]:
+    """A line of Markdown a row of the results, under two lines of head; none without rows."""
+    rows = list(_rows(results))
+    head = "| Measured | Suite | Arm | Before | After | Change (95 % interval) | Verdict |"
+    return [head, "| --- | --- | --- | ---: | ---: | ---: | --- |", *rows] if rows else []
 
 
 def escape(text: str) -> str:

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from unskew.runs import git_state
-from unskew.scripts.programs import PROGRAMS, description, settings_model
+from unskew.scripts.programs import PROGRAMS, chosen, description, settings_model
 from unskew.settings import WRONG_USE, config_path, resolve, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the words after the verb to the verb's own main; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    verb = words[0] if words else "--help"
+    verb, rest = chosen(words or ["--help"])
     if verb in ("-h", "--help"):
         print(usage())
         return 0
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = importlib.import_module(PROGRAMS[verb].module).main(argv)
         return code
 
-    return run_program(program, words[1:])
+    return run_program(program, rest)
 
 
 def show_help(verb: str, argv: Sequence[str]) -> None:

@@ -52,28 +52,38 @@ def options_of(verb: str) -> Options:
     return {**found, "--help": ()}
 
 
+def seconds_of(verb: str) -> list[str]:
+    """The words that may stand right after a verb."""
+    others = [other.removeprefix(f"{verb} ") for other in PROGRAMS if other.startswith(f"{verb} ")]
+    return [*PROGRAMS[verb].words, *others]
+
+
 def bash(verbs: Mapping[str, Options]) -> str:
     """For bash 4 and newer."""
     cases, values = [], []
     for verb, options in verbs.items():
-        first = " ".join((*PROGRAMS[verb].words, *options))
-        cases.append(f"    {verb}) words={shlex.quote(first)} ;;")
+        first = " ".join((*seconds_of(verb), *options))
+        cases.append(f"    {verb!r}) words={shlex.quote(first)} ;;")
         values += [
-            f"    {verb}:{option}) words={shlex.quote(' '.join(listed))} ;;"
+            f"    {verb!r}:{option}) words={shlex.quote(' '.join(listed))} ;;"
             for option, listed in options.items()
             if listed
         ]
     return f"""\
 _unskew() {{
   local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} words=
+  local verb=${{COMP_WORDS[1]}} two="${{COMP_WORDS[1]}} ${{COMP_WORDS[2]}}"
+  case $two in {"|".join(repr(verb) for verb in verbs if " " in verb)})
+    if (( COMP_CWORD > 2 )); then verb=$two; fi ;;
+  esac
   if (( COMP_CWORD == 1 )); then
-    words={shlex.quote(" ".join((*verbs, "--help", "--version")))}
+    words={shlex.quote(" ".join((*(v for v in verbs if " " not in v), "--help", "--version")))}
   elif [[ $word != -* && $before == --* ]]; then
-    case ${{COMP_WORDS[1]}}:$before in
+    case $verb:$before in
 {_lines(values)}
     esac
   else
-    case ${{COMP_WORDS[1]}} in
+    case $verb in
 {_lines(cases)}
     esac
   fi
@@ -92,10 +102,12 @@ def fish(verbs: Mapping[str, Options]) -> str:
     lines = ["complete -c unskew -n __fish_use_subcommand -f -l help -d 'list the verbs'"]
     lines += ["complete -c unskew -n __fish_use_subcommand -f -l version -d 'version and commit'"]
     for verb, options in verbs.items():
-        seen = f"-n '__fish_seen_subcommand_from {verb}'"
-        about = shlex.quote(PROGRAMS[verb].summary)
-        lines.append(f"complete -c unskew -n __fish_use_subcommand -f -a {verb} -d {about}")
-        lines += [f"complete -c unskew {seen} -f -a {word}" for word in PROGRAMS[verb].words]
+        all_seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.split())
+        seen = f"-n '{all_seen}'"
+        if " " not in verb:
+            about = shlex.quote(PROGRAMS[verb].summary)
+            lines.append(f"complete -c unskew -n __fish_use_subcommand -f -a {verb} -d {about}")
+            lines += [f"complete -c unskew {seen} -f -a {word}" for word in seconds_of(verb)]
         for option, listed in options.items():
             takes = f" -x -a {shlex.quote(' '.join(listed))}" if listed else ""
             lines.append(f"complete -c unskew {seen} -l {option[2:]}{takes}")

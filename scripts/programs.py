@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,18 @@ PROGRAMS: dict[str, Program] = {
         "unskew.data.options:DataSettings",
         "emoji/data.yaml",
     ),
+    "data build": Program(
+        "unskew.data.own",
+        "the same of pictures of your own, a hub's, or the base's drawings",
+        "unskew.data.own_options:BuildSettings",
+        "emoji/synthesis.yaml",
+    ),
+    "data push": Program(
+        "unskew.data.push",
+        "put a dataset on the hub, private unless asked",
+        "unskew.data.push:PushSettings",
+        "emoji/push.yaml",
+    ),
     "train": Program(
         "unskew.train.lora",
         "train a LoRA on it",
@@ -70,6 +83,17 @@ PROGRAMS: dict[str, Program] = {
         "unskew.evaluate.calibrate_options:CalibrateSettings",
         "emoji/calibrate.yaml",
     ),
+    "publish": Program(
+        "unskew.scripts.publish",
+        "publish an adapter with its proof",
+        "unskew.scripts.publish_options:PublishSettings",
+        "emoji/publish.yaml",
+    ),
+    "verify": Program(
+        "unskew.scripts.verify",
+        "check a published adapter and draw some of it again",
+        options=("--cells", "--base", "--json"),
+    ),
     "prompts": Program(
         "unskew.scripts.show_prompts",
         "show what prompt files expand to, and what is odd",
@@ -87,7 +111,16 @@ PROGRAMS: dict[str, Program] = {
         options=("--quick", "--json"),
     ),
 }
-"""Verb -> program, in the order of use."""
+"""Verb -> program, in the order of use; a second word makes another program of a verb."""
+
+
+def chosen(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb that the words begin with, of two words where there is such, and those after it.
+
+    The first word where there is no such verb.
+    """
+    two = " ".join(words[:2])
+    return (two, words[2:]) if two in PROGRAMS else (words[0], words[1:])
 
 
 def settings_model(verb: str) -> type[Settings]:

@@ -20,6 +20,7 @@ from unskew.evaluate.calibrate_options import CalibrateSettings
 from unskew.evaluate.options import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_statistics_options import StatisticsSettings
+from unskew.scripts.publish_options import PublishSettings
 from unskew.settings import Settings, config_path, run_program, write_schema
 from unskew.train.options import TrainSettings
 
@@ -31,6 +32,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "data": DataSettings,
     "data-build": BuildSettings,
     "push": PushSettings,
+    "publish": PublishSettings,
     "study": StudySettings,
     "train": TrainSettings,
 }

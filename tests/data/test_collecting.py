@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from unskew.attributes import load_attribute
 from unskew.data.collect import Plan, collect
-from unskew.data.label import LabelSettings
+from unskew.data.label_options import LabelSettings
 from unskew.data.looking import look_at, upright
 from unskew.data.rows import Row
 from unskew.data.screen import ScreenSettings

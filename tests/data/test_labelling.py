@@ -13,8 +13,8 @@ from PIL import Image
 
 from unskew.attributes import load_attribute
 from unskew.data import labelling
-from unskew.data.label import LabelSettings
 from unskew.data.label_check import agreement, write_check
+from unskew.data.label_options import LabelSettings
 from unskew.data.labelling import label
 from unskew.data.rows import Row
 from unskew.data.workplace import Setup

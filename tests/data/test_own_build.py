@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from unskew.attributes import load_attribute
-from unskew.data import build
+from unskew.data import own
 from unskew.data.emoji_world.drawn import FILE, HEADER, synthesis_settings
 from unskew.data.emoji_world.world import World
 from unskew.data.own_options import BuildSettings
@@ -65,7 +65,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def built(config: Path, *more: str) -> Path:
-    assert build.main(["build", "--config", str(config), *more]) == 0
+    assert own.main(["--config", str(config), *more]) == 0
     return config.parent / "out" / "set"
 
 

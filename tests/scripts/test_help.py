@@ -23,18 +23,18 @@ import contextlib, io, json, sys
 from unskew.scripts.cli import main
 from unskew.scripts.programs import PROGRAMS
 said = {}
-for words in [["--help"], *([verb, "--help"] for verb in PROGRAMS)]:
+for words in [["--help"], *([*verb.split(), "--help"] for verb in PROGRAMS)]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
         main(words)
     heavy = {"torch", "diffusers", "transformers", "pandas", "scipy"} & set(sys.modules)
-    said[words[0]] = [out.getvalue(), sorted(heavy)]
+    said[" ".join(words).removesuffix(" --help")] = [out.getvalue(), sorted(heavy)]
 print(json.dumps(said))
 """
 
 
 def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as end:
-        cli.main([verb, "--help"])
+        cli.main([*verb.split(), "--help"])
     assert end.value.code == 0
     return capsys.readouterr().out
 
@@ -97,6 +97,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "offered"),
     [
         (("tr",), ["train"]),
+        (("data", "b"), ["build"]),
+        (("data", "push", "--rep"), ["--repo"]),
+        (("data", "build", "--screen.least_s"), ["--screen.least_side_px"]),
         (("prompts", ""), ["show", "--suite", "--json", "--help"]),
         (("train", "--lora.r"), ["--lora.rank"]),
         (("train", "--dtype", ""), ["auto", "bf16", "fp16", "fp32"]),
