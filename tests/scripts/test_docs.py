@@ -137,8 +137,20 @@ def test_the_reference_has_every_public_name() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    """Every link between pages and to files leads somewhere, and every page is in the table."""
-    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", str(tmp_path)]
+    """Every link between pages and to files leads somewhere; scripts/docs reads modules too."""
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-q",
+        "-t",
+        "short",
+        "-b",
+        "html",
+        "docs",
+        str(tmp_path),
+    ]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     reference = (tmp_path / "python-reference.html").read_text("utf-8")
