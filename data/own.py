@@ -109,8 +109,9 @@ def _drawn(
     bare = _without(rows, made.tries, assembly.missing)
     for subject, cells in bare.items():
         setup.processes.say(f"left out: {subject}, of which {cells} cells have no picture")
+    there = {row.subject for row in (*rows, *made.rows)}
     if bare:
-        leave_out = (*settings.balance.leave_out, *bare)
+        leave_out = (*settings.balance.leave_out, *(s for s in bare if s in there))
         balance = settings.balance.model_copy(update={"leave_out": leave_out})
         settings = settings.model_copy(update={"balance": balance})
     also = {s: own for s, own in settings.subjects.items() if s not in bare}
