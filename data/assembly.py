@@ -8,7 +8,7 @@
     for folder in a.folders:
         write_imagefolder(folder, passed)
 
-Nothing is written here, and no picture is opened.
+Nothing is written here, and no picture is opened but to have it captioned by a model.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def assemble(
     drawn: bool = False,
     before: Sequence[Row] | None = None,
     sections: Mapping[str, str] = {},
-    captions: Mapping[str, str] = {},
+    captions: Mapping[str, str] | None = None,
 ) -> Assembly:
     """Split, balance and caption rows, and plan the folders to write.
 
@@ -92,7 +92,8 @@ def assemble(
     subjects that need not have a row yet -> ids of the attributes that apply to them, () for a
     control. `drawn` says that what was missing has been drawn: what lacks still is told, not asked
     for. `before` are the rows of the balance before (default: `rows`); `sections` further parts of
-    the card, title -> Markdown; `captions` row name -> a model's caption of a row without one.
+    the card, title -> Markdown; `captions` row name -> caption of a row without one: None lets the
+    model of `settings.captions` write those of the rows that are taken, where it is asked for.
 
     Raises UserError, before anything is spent, for settings, labels and targets that are wrong or
     cannot be met, with all that is wrong in one message.
@@ -120,13 +121,16 @@ def assemble(
     uses = [(training[n], weight) for n, weight in choice.uses]
     old = before if before is not None else rows
     table = balance_rows(old, uses, goals_here, attributes)
+    taken = {"train": uses}
+    for split in SPLITS[1:]:
+        taken[split] = _as_they_are([rows[n] for n in of[split]], goals)
+    if captions is None:
+        captions = _by_model([row for uses in taken.values() for row, _ in uses], settings)
     folders, first = [], Written()
     for split in SPLITS:
-        if split != "train":
-            own = _as_they_are([rows[n] for n in of[split]], goals)
-            if not own:
-                continue
-            uses = own
+        uses = taken[split]
+        if not uses:
+            continue
         written = write_rows(uses, split, writer, captions)
         first = written if split == "train" else first
         facts = Facts(
@@ -174,6 +178,17 @@ def assembly_lines(a: Assembly) -> list[str]:
             f"{folder.path}: {len(folder.pictures)} pictures, {len(folder.rows)} rows ({of_kinds})"
         )
     return lines
+
+
+def _by_model(rows: Sequence[Row], settings: AssemblySettings) -> dict[str, str]:
+    """Row name -> caption of rows without one, where a model is to write it."""
+    asked = settings.captions
+    if asked.source != "model" or asked.model is None or all(row.caption for row in rows):
+        return {}
+    from unskew.data.caption_model import model_captions
+    from unskew.pipelines import choose_device
+
+    return dict(model_captions(rows, asked.model, choose_device()[0]))
 
 
 def _trained(

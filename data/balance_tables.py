@@ -60,8 +60,8 @@ def balance_rows(
     new = _shown(after, goals)
     names: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row, _ in after:
-        for attribute, value in row.cell:
-            names[attribute, value].add(row.name)
+        for cell_value in row.cell:
+            names[cell_value].add(row.name)
     table = []
     for attribute in attributes:
         owners = [(s, a) for s, g in goals.items() for a in g.attributes if a.id == attribute.id]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unskew.data.balance import Cell
 from unskew.data.balance_choice import Choice, cells_of, labelled
@@ -87,7 +88,7 @@ def weigh_subject(goal: Goal, there: Mapping[Cell, int]) -> Weighed | None:
     return Weighed(dict(zip(shares, weight_k.tolist(), strict=True)), combined)
 
 
-def _values(goal: Goal) -> np.ndarray:
+def _values(goal: Goal) -> NDArray[np.int64]:
     """(K, A) number of each combination's value of each attribute."""
     sizes = [len(a.values) for a in goal.attributes]
     return np.stack(np.unravel_index(np.arange(int(np.prod(sizes))), sizes), axis=1)

@@ -4,6 +4,7 @@ unskew data build --help                   # of pictures of your own: data/own.p
 unskew data                                # writes runs/emoji-data and runs/emoji-exemplars
 python data/build.py --captions 1          # tiny
 python data/build.py --targets.presentation '{woman: 0.5, man: 0.3, person: 0.2}' --out runs/other
+unskew data push --help                    # sends a dataset to the hub: data/push.py
 the same command again                     # finishes what is missing; nothing when all is there
 """
 
@@ -98,12 +99,17 @@ class Imagefolder:
 def main(argv: Sequence[str]) -> int:
     """Plan both folders, print the balance, and write what is missing. Returns 0.
 
-    Whose first word is `build` gets a dataset of pictures of their own: `data.own`.
+    Whose first word is `build` gets a dataset of pictures of their own (`data.own`), `push` sends
+    one to the hub (`data.push`).
     """
     if argv[:1] == ["build"]:
         from unskew.data import own
 
         return own.main(argv[1:])
+    if argv[:1] == ["push"]:
+        from unskew.data import push
+
+        return push.main(argv[1:])
     asked = resolve(
         DataSettings,
         argv,

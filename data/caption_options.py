@@ -15,7 +15,7 @@ class CaptionModelSettings(Settings):
     model: str
     """Folder or hub name of an `AutoModelForImageTextToText`, such as a BLIP or LLaVA."""
     revision: str | None = None
-    """Commit on the hub; null pins the newest."""
+    """Of a model on the hub its commit, 40 hexadecimal digits; null for a folder."""
     prompt: str = ""
     """What stands before the caption that it writes; empty for models that only caption."""
     most_tokens: Annotated[int, Field(ge=1)] = 40

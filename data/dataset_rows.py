@@ -51,6 +51,7 @@ def write_rows(
     lines: list[dict[str, Any]] = []
     rewritten: dict[str, Rewritten] = {}
     oddities: dict[tuple[str, str, str, str], Oddity] = {}
+    clean: set[tuple[object, ...]] = set()
     for row, weight in _labels_first(uses, ids):
         caption = row.caption or captions.get(row.name)
         own = caption if writer.settings.source != "templates" else None
@@ -80,9 +81,15 @@ def write_rows(
                     **(_of_drawing(row) if drawn else {}),
                 }
             )
-        for odd in odd_captions(here, writer.attributes, writer.known(row.subject)):
-            oddities.setdefault((odd.file_name, odd.text, odd.problem, odd.attribute), odd)
         lines += here
+        said = (row.subject, *((x["kind"], x["text"]) for x in here), *row.labels.items())
+        if said in clean:  # a template's caption of another picture that shows the same
+            continue
+        found = list(odd_captions(here, writer.attributes, writer.known(row.subject)))
+        if not found:
+            clean.add(said)
+        for odd in found:
+            oddities.setdefault((odd.file_name, odd.text, odd.problem, odd.attribute), odd)
     return Written(tuple(lines), tuple(rewritten.values()), tuple(oddities.values()))
 
 

@@ -8,6 +8,7 @@ the same command again                                         # sends only what
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,9 @@ import httpx2
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
 
 from unskew.data.card_own import BALANCE_PICTURE
 from unskew.data.croissant import CROISSANT
@@ -34,6 +33,7 @@ from unskew.settings import Settings, config_path, resolve, run_program
 SENT = (METADATA, CARD, CROISSANT, BALANCE_PICTURE, "contact-sheet.png")
 """Beside the pictures. The rest stays here: the manifest and logs name files of this machine, and
 pages of what was screened out show pictures that are not in the dataset."""
+REPO = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
 UNKNOWN = ("", "unknown")
 SHOWN = 5
 NOT_AUTHORISED = (401, 403)
@@ -170,11 +170,8 @@ def send(settings: PushSettings, files: Sequence[str]) -> str:
 
 
 def _of_settings(settings: PushSettings) -> Iterator[str]:
-    if settings.repo is not None:
-        try:
-            validate_repo_id(settings.repo)
-        except HFValidationError as error:
-            yield f"repo {settings.repo!r} is no name at the hub ({error})"
+    if settings.repo is not None and not REPO.fullmatch(settings.repo):
+        yield f"repo {settings.repo!r} is no name at the hub: give one such as me/mine"
 
 
 def _refusal(problems: Sequence[str]) -> UserError:

@@ -48,10 +48,18 @@ class Captioner:
     attributes: tuple[Attribute, ...]
     seed: int
     _known: dict[str, Vocabulary] = field(default_factory=dict, compare=False)
+    _spoken: dict[tuple[object, ...], str] = field(default_factory=dict, compare=False)
 
     def phrase(self, subject: str) -> Phrase:
         """What the subject is called."""
         return phrase_of(subject, self.settings.phrases.get(subject))
+
+    def spoken(self, subject: str, labels: Mapping[str, str]) -> str:
+        """The subject with these values named; none names nothing."""
+        key = (subject, *labels.items())
+        if key not in self._spoken:
+            self._spoken[key] = spoken(self.phrase(subject), labels, self.words)
+        return self._spoken[key]
 
     def known(self, subject: str) -> Vocabulary:
         """The words by which captions of this subject are read."""
@@ -66,7 +74,7 @@ class Captioner:
 
     def wordings(self, subject: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         """What a base is asked with for these values: every template, explicit; each once."""
-        said = spoken(self.phrase(subject), labels, self.words)
+        said = self.spoken(subject, labels)
         return tuple(dict.fromkeys(t.replace("{x}", said) for t in self.templates))
 
     def captions(self, row: Row, caption: str | None, turn: int) -> Iterator[Caption]:
@@ -80,7 +88,7 @@ class Captioner:
             yield from self._own(row, caption, labels, turn)
             return
         for template in self._turn(row, turn):
-            plain = spoken(self.phrase(row.subject), {}, self.words)
+            plain = self.spoken(row.subject, {})
             neutral = template.replace("{x}", plain)
             if self.is_control(row):
                 yield Caption("control", neutral, None)
@@ -113,10 +121,10 @@ class Captioner:
         yield Caption("explicit", explicit, explicit)
 
     def _plain(self, row: Row) -> str:
-        return spoken(self.phrase(row.subject), {}, self.words)
+        return self.spoken(row.subject, {})
 
     def _explicit(self, row: Row, labels: Mapping[str, str], template: str) -> str:
-        return template.replace("{x}", spoken(self.phrase(row.subject), labels, self.words))
+        return template.replace("{x}", self.spoken(row.subject, labels))
 
     def _turn(self, row: Row, turn: int) -> Iterator[str]:
         """The templates of this turn, in an order that the seed and the row's name decide."""

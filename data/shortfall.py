@@ -108,7 +108,8 @@ def refuse(short: Sequence[Shortfall], least_repeats: int | None, largest: int) 
         "balance.leave_out",
     ]
     return UserError(
-        f"the target cannot be met: {cells} combinations of {len(short)} subjects lack pictures\n"
+        "the target cannot be met, pictures are missing "
+        f"(combinations: {cells}, subjects: {len(short)})\n"
         + "".join(f"  {line}\n" for line in tables)
         + "what you can do:\n"
         + "".join(f"  - {way}\n" for way in ways).rstrip("\n")

@@ -61,8 +61,7 @@ def split_rows(
         split = next((s for s in reversed(SPLITS) if s in asked), None)
         if split is None:
             first = rows[members[0]]
-            key = (first.subject, tuple(first.labels.items()))
-            open_groups.setdefault(key, []).append(members)
+            open_groups.setdefault((first.subject, *first.labels.items()), []).append(members)
         for number in members:
             found[number] = split
     for key, alike in open_groups.items():

@@ -105,8 +105,8 @@ def goals_of(
                     f"{row.name}: {attribute.id} is {value!r} "
                     f"(allowed: {', '.join(attribute.values)}, or unknown)"
                 )
-    for subject, ids in also.items():
-        own.setdefault(subject, tuple(a.id for a in attributes if a.id in ids))
+    for subject, applying in also.items():
+        own.setdefault(subject, tuple(a.id for a in attributes if a.id in applying))
     problems += [
         f"balance.subject_targets names {subject!r}, and no picture has that subject"
         for subject in settings.subject_targets

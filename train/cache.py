@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unskew.ahead import ahead
 from unskew.errors import UserError
 from unskew.families import Text, family_of
 from unskew.runs import sha256_file, sha256_folder
-from unskew.ahead import ahead
 from unskew.train.buckets import Framing
 from unskew.train.rows import Size, load_picture
 from unskew.train.shards import Kept, key_of, through_cache

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 
 from PIL import Image, ImageOps
 
+from unskew.ahead import ahead
 from unskew.attributes import Attribute
 from unskew.errors import UserError
-from unskew.ahead import ahead
 
 Size = tuple[int, int]
 """Width and height in px, as Pillow has them."""

@@ -130,7 +130,7 @@ def test_a_target_that_cannot_be_met_is_told_in_full() -> None:
     with pytest.raises(UserError) as error:
         shown(rows, asked(pictures_per_subject=30))
     said = str(error.value)
-    assert "1 combinations of 1 subjects lack pictures" in said
+    assert "missing (combinations: 1, subjects: 1)" in said
     row = next(line for line in said.splitlines() if line.split()[:1] == ["woman"])
     assert row.split() == ["woman", "3", "3", "10", "7", "10.0%"]
     assert "pictures_per_subject 9" in said and "most_repeats 4" in said
