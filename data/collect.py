@@ -17,7 +17,7 @@ from unskew.data.gather import Gathered
 from unskew.data.gather_folder import gather_folder
 from unskew.data.gather_streams import gather_stream
 from unskew.data.label_options import LabelSettings
-from unskew.data.labelling import label
+from unskew.data.labelling import label, label_readers
 from unskew.data.ledger import Line, read_lines
 from unskew.data.rows import Row
 from unskew.data.screen import ScreenSettings
@@ -58,9 +58,10 @@ def collect(plan: Plan, setup: Setup) -> Iterator[Row]:
     that cannot be read.
     """
     _check(plan)
+    readers = label_readers(plan.label, setup)
     setup.processes.only_first(lambda: _screen(plan, setup))
     setup.processes.wait()
-    yield from label(kept_rows(setup), kept_rows(setup), plan.label, setup)
+    yield from label(kept_rows(setup), kept_rows(setup), readers, plan.label.floor, setup)
 
 
 def kept_rows(setup: Setup) -> Iterator[Row]:

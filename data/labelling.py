@@ -37,23 +37,31 @@ Said = dict[str, tuple[str, float]]
 """Attribute -> (value, probability), of one picture and the attributes that could be read."""
 
 
-def label(
-    rows: Iterator[Row], again: Iterator[Row], settings: LabelSettings, setup: Setup
-) -> Iterator[Row]:
-    """The rows with what classifiers say of their unknown attributes; the same in every process.
+def label_readers(settings: LabelSettings, setup: Setup) -> tuple[Reader, ...]:
+    """The classifiers that label.
 
-    `rows` and `again` are the same rows: the first is read, then the second is labelled. Raises
-    UserError for classifiers that cannot be had, or that read what is none of the dataset's.
+    Raises UserError for classifiers that cannot be had, or that read what is none of the dataset's.
     """
-    if not settings.classifiers:
-        yield from again
-        return
     if any(SUBJECT in c.attributes for c in settings.classifiers.values()):
         raise UserError("label.classifiers cannot label the subject: give it by a column")
     check_readers(settings.classifiers, ())
-    readers = load_readers(
-        settings.classifiers, tuple(setup.attributes), setup, "label.classifiers"
-    )
+    return load_readers(settings.classifiers, tuple(setup.attributes), setup, "label.classifiers")
+
+
+def label(
+    rows: Iterator[Row],
+    again: Iterator[Row],
+    readers: Sequence[Reader],
+    floor: float,
+    setup: Setup,
+) -> Iterator[Row]:
+    """The rows with what classifiers say of their unknown attributes; the same in every process.
+
+    `rows` and `again` are the same rows: the first is read, then the second is labelled.
+    """
+    if not readers:
+        yield from again
+        return
     folder = setup.work / "labels"
     processes = setup.processes
     with tqdm(
@@ -68,7 +76,7 @@ def label(
     for part in _parts(again):
         said = json.loads(_file(part, readers, folder).read_text("utf-8"))
         for row, own in zip(part, said, strict=True):
-            labelled = with_labels(row, own, readers, settings.floor)
+            labelled = with_labels(row, own, readers, floor)
             given.update(a for a, value in labelled.labels.items() if value is None)
             yield labelled
     for attribute, count in given.items():

@@ -19,19 +19,21 @@ import yaml
 
 from unskew.data.assembly import Assembly, assemble, assembly_lines
 from unskew.data.balance_choice import Missing
+from unskew.data.checking import load_checkers
 from unskew.data.collect import PAGE, RECORD, Plan, collect
 from unskew.data.imagefolder import Folder, write_imagefolder
 from unskew.data.label_check import PAGE as LABEL_PAGE
 from unskew.data.label_check import agreement, write_check
 from unskew.data.own_options import BuildSettings
+from unskew.data.row_captions import captioner
 from unskew.data.rows import Row, Tries, Wanted
-from unskew.data.synthesis import synthesise
+from unskew.data.synthesis import base_of, synthesise
 from unskew.data.synthesis_card import COST, cost_section, cost_table
 from unskew.data.synthesis_options import said_of_judge
 from unskew.data.targets import balanced_attributes
 from unskew.data.workplace import Setup
 from unskew.errors import UserError
-from unskew.pipelines import choose_device
+from unskew.pipelines import check_base, choose_device
 from unskew.processes import join_processes
 from unskew.settings import Resolved, config_path, resolve, run_program
 
@@ -61,6 +63,10 @@ def build(asked: Resolved[BuildSettings]) -> dict[str, Any] | None:
     _check_subjects(settings, tuple(attributes))
     device = choose_device()[0]
     setup = Setup(settings.out, attributes, settings.subjects, processes, device)
+    captioner(settings.captions, tuple(attributes.values()), settings.seed)
+    if settings.synthesis is not None:
+        load_checkers(settings.synthesis, tuple(attributes), setup)
+        check_base(base_of(settings.synthesis))
     plan = Plan(settings.sources, settings.screen, settings.label)
     rows = list(collect(plan, setup))
     sections = processes.from_first(lambda: _checked(rows, settings, setup))
@@ -109,8 +115,9 @@ def _drawn(
     bare = _without(rows, made.tries, assembly.missing)
     for subject, cells in bare.items():
         setup.processes.say(f"left out: {subject}, of which {cells} cells have no picture")
+    there = {row.subject for row in (*rows, *made.rows)}
     if bare:
-        leave_out = (*settings.balance.leave_out, *bare)
+        leave_out = (*settings.balance.leave_out, *(s for s in bare if s in there))
         balance = settings.balance.model_copy(update={"leave_out": leave_out})
         settings = settings.model_copy(update={"balance": balance})
     also = {s: own for s, own in settings.subjects.items() if s not in bare}

@@ -114,6 +114,16 @@ def synthesise(
     return Synthesised(tuple(rows), tuple(_tries(state) for state in states))
 
 
+def base_of(settings: SynthesisSettings) -> Path:
+    """The folder of the base that draws. Raises UserError where it cannot be had."""
+    return resolve_base(
+        settings.base,
+        revision=settings.base_revision,
+        config=settings.base_config,
+        cache=settings.cache,
+    )
+
+
 def _plan(states: Sequence[_State], settings: SynthesisSettings) -> list[tuple[_State, int]]:
     """(cell, number of the try) of the next round."""
     return [
@@ -199,12 +209,7 @@ class _Artist:
 
     def __init__(self, settings: SynthesisSettings, setup: Setup) -> None:
         self.settings, self.setup = settings, setup
-        self.folder = resolve_base(
-            settings.base,
-            revision=settings.base_revision,
-            config=settings.base_config,
-            cache=settings.cache,
-        )
+        self.folder = base_of(settings)
         check_base(self.folder)
         self.sha256 = setup.processes.from_first(lambda: base_sha256(self.folder))
         s = settings

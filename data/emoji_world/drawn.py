@@ -50,6 +50,8 @@ def synthesis_settings(world: World) -> dict[str, Any]:
             "guidance": 1.5,
             "resolution_px": 64,
             "batch": 64,
+            # Chroma tells neighbouring tones apart, but seldom by much: what is nearest counts.
+            "floor": 0.3,
             "most_tries": 310,
             "when_short": "leave_out",
             "classifiers": {

@@ -15,7 +15,7 @@ from unskew.attributes import load_attribute
 from unskew.data import labelling
 from unskew.data.label_check import agreement, write_check
 from unskew.data.label_options import LabelSettings
-from unskew.data.labelling import label
+from unskew.data.labelling import label, label_readers
 from unskew.data.rows import Row
 from unskew.data.workplace import Setup
 from unskew.errors import UserError
@@ -65,7 +65,8 @@ def setup_in(out: Path, *processes: int) -> Setup:
 
 
 def labelled(rows: list[Row], setup: Setup, settings: LabelSettings = SETTINGS) -> list[Row]:
-    return list(label(iter(rows), iter(rows), settings, setup))
+    readers = label_readers(settings, setup)
+    return list(label(iter(rows), iter(rows), readers, settings.floor, setup))
 
 
 def test_unknown_labels_are_read_and_known_ones_stay(rows: list[Row], tmp_path: Path) -> None:

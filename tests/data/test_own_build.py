@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from PIL import Image
 
 from unskew.attributes import load_attribute
 from unskew.data import own
+from unskew.data.checking import Verdict
 from unskew.data.emoji_world.drawn import FILE, HEADER, synthesis_settings
 from unskew.data.emoji_world.world import World
+from unskew.data.looking import look_at
 from unskew.data.own_options import BuildSettings
 from unskew.errors import UserError
+from unskew.evaluate.generate import Cell
 from unskew.runs import read_manifest, sha256_file
 from unskew.settings import resolve
 from unskew.train.rows import load_rows
@@ -136,6 +140,48 @@ def test_the_base_draws_what_a_folder_lacks(config: Path, tiny_base: Path) -> No
     cost = (out / "synthesis-cost.csv").read_text("utf-8").splitlines()
     assert len(cost) == 1 + 4 and cost[0].startswith("subject,gender_presentation,wanted")
     assert read_manifest(out)["status"] == "complete"
+
+
+def test_a_subject_with_an_empty_cell_is_left_out_and_told(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """From the base alone: one that was never drawn right is not in the set, the others are."""
+    never = ("a man health worker", "a pear")
+
+    def check(cells: Sequence[Cell], folder: Path, *more: Any) -> list[Verdict]:
+        files = {c: c.file(folder) for c in cells}
+        return [
+            Verdict(file, look_at(file), "value" if c.prompt.text in never else None)
+            for c, file in files.items()
+        ]
+
+    monkeypatch.setattr("unskew.data.synthesis.check", check)
+    drawn = {"mechanic": ["gender_presentation"], "health worker": ["gender_presentation"]}
+    settings = {
+        "out": str(tmp_path / "out" / "set"),
+        "subjects": {**drawn, "apple": [], "pear": []},
+        "balance": {"attributes": ["gender_presentation"], "by": "synthesis"},
+        "captions": {"templates": ["{x}"]},
+        "synthesis": {
+            "base": str(tiny_base),
+            "steps": 1,
+            "guidance": 1.0,
+            "resolution_px": 16,
+            "batch": 4,
+            "dtype": "fp32",
+            "most_tries": 2,
+            "when_short": "leave_out",
+        },
+    }
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump(settings), "utf-8")
+    out = built(config)
+    lines = [json.loads(line) for line in (out / "metadata.jsonl").read_text("utf-8").splitlines()]
+    assert {line["subject"] for line in lines} == {"mechanic", "apple"}
+    said = capsys.readouterr().err
+    assert "left out: health worker, of which 1 cells have no picture" in said
+    assert "left out: pear" in said
+    assert "| health worker | 2 | 1 | 3 |" in (out / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("tr",), ["train"]),
         (("data", "b"), ["build"]),
         (("data", "push", "--rep"), ["--repo"]),
-        (("data", "build", "--screen.least_s"), ["--screen.least_side_px"]),
+        (("data", "build", "--screen.least_si"), ["--screen.least_side_px"]),
         (("prompts", ""), ["show", "--suite", "--json", "--help"]),
         (("train", "--lora.r"), ["--lora.rank"]),
         (("train", "--dtype", ""), ["auto", "bf16", "fp16", "fp32"]),
