@@ -18,13 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
 
 from unskew.attributes import ATTRIBUTES_DIR, Attribute, load_attribute, target_shares
 from unskew.data.balance import Share, balance_table, choose_balanced
@@ -32,31 +31,12 @@ from unskew.data.captions import captions_of
 from unskew.data.card import SHEET, balance_lines, contact_sheet, dataset_card, exemplar_card
 from unskew.data.emoji_world.art import Drawing, drawings
 from unskew.data.emoji_world.world import WORLD_YAML, Control, Scene, Subject, World, load_world
+from unskew.data.options import DataSettings
 from unskew.errors import UserError
 from unskew.runs import atomic_path, open_run, sha256_file, sha256_folder, write_text_atomic
-from unskew.settings import Settings, config_path, resolve, run_program
+from unskew.settings import config_path, resolve, run_program
 
 LICENSE = "CC-BY-4.0"
-
-
-class DataSettings(Settings):
-    """What the dataset is balanced to, and where it goes."""
-
-    out: Path
-    """The dataset's folder, an imagefolder; the same command again finishes what is missing."""
-    exemplars: Path | None
-    """Folder for all drawings with their labels, for the study's classifier; null writes none."""
-    attributes: tuple[str, ...]
-    """The attributes to balance; each has a file in configs/attributes/."""
-    targets: dict[str, dict[str, float]] = {}
-    """Attribute -> value -> wanted share, where it differs from the attribute's own target."""
-    pictures_per_subject: Literal["auto"] | Annotated[int, Field(ge=1)]
-    """Pictures of each subject, counted with repeats. auto: the fewest, and at least all it has,
-    that show the target's shares exactly; a number: every share within one picture."""
-    captions: Annotated[int, Field(ge=1)]
-    """Templates that each picture is captioned in; each gives a neutral and an explicit caption."""
-    seed: int
-    """Decides which pictures are repeated or left out, and which templates caption them."""
 
 
 @dataclass(frozen=True)

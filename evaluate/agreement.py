@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from unskew.evaluate.classifiers.reading import Images
@@ -25,27 +23,7 @@ from unskew.evaluate.classifiers.zero_shot import (
     load_image_text,
     parts,
 )
-from unskew.settings import Settings
-
-
-class AgreementSettings(Settings):
-    """How near pictures are to their prompts, where a model for it is given."""
-
-    model: str | None = None
-    """A CLIP or SigLIP: a folder that save_pretrained wrote, or a hub's "org/name"; null measures
-    no agreement."""
-    revision: str | None = None
-    """Of a model on the hub: its commit, 40 hexadecimal digits; null for a folder."""
-    batch: Annotated[int, Field(ge=1)] = 32
-    """Pictures looked at together."""
-    margin: Annotated[float, Field(gt=0, le=2)] | None = None
-    """Largest loss of cosine that counts as kept; null describes the change without a verdict."""
-
-    @model_validator(mode="after")
-    def _check_model(self) -> Self:
-        if self.model is None and self.margin is not None:
-            raise ValueError("a margin needs the model that measures agreement")
-        return self
+from unskew.evaluate.measuring_options import AgreementSettings as AgreementSettings
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from unskew.errors import UserError
+from unskew.evaluate.calibrate_options import CalibrateSettings
 from unskew.evaluate.calibration import (
     FOLDER,
     Agreement,
@@ -40,24 +39,7 @@ from unskew.evaluate.results import write_results
 from unskew.evaluate.schema import Results, load_results
 from unskew.evaluate.summary import write_summary
 from unskew.runs import locked
-from unskew.settings import Resolved, Settings, config_path, resolve, run_program
-
-
-class CalibrateSettings(Settings):
-    """Which run, which of its pictures, and what was said of them."""
-
-    run: Path = Path("runs/emoji-study")
-    """A study's folder; it may also stand first, without --run."""
-    per_arm: Annotated[int, Field(ge=10)] = 150
-    """Pictures an arm and attribute, evenly over the suites."""
-    attributes: tuple[str, ...] = ()
-    """Attributes to label; empty is all that neutral prompts measure."""
-    suites: tuple[str, ...] = ()
-    """Suites to label; empty is all neutral ones. Fewer suites get more labels each."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Chooses the pictures and their order."""
-    labels: tuple[Path, ...] = ()
-    """Files that the labelling page downloaded, one a rater; given, they are read back."""
+from unskew.settings import Resolved, config_path, resolve, run_program
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from unskew.errors import UserError
@@ -20,7 +19,6 @@ from unskew.evaluate.generate import Cell
 from unskew.evaluate.pictures import PictureError, read_picture
 from unskew.runs import sha256_file
 
-FIELDS = ("prompt_id", "subject", "suite", "seed")
 METADATA = ("metadata.jsonl", "metadata.csv")
 SHOWN = 10
 """Bad files that a message names."""
@@ -58,21 +56,6 @@ class Found:
             "broken": broken,
             "strangers": self.strangers,
         }
-
-
-def check_names(names: str) -> str:
-    """The template as it was. Raises ValueError for one that cannot name a cell's picture."""
-    parsed = list(string.Formatter().parse(names))
-    for _, name, form, conversion in parsed:
-        if name is not None and (name not in FIELDS or conversion):
-            raise ValueError(f"may hold {{{'}, {'.join(FIELDS)}}}, not {{{name}}}")
-        if form and (name != "seed" or not form.strip("d").isdigit()):
-            raise ValueError("only {seed} may have a width, as in {seed:04}")
-    if "seed" not in [name for _, name, _, _ in parsed]:
-        raise ValueError("must hold {seed}, else all seeds share a picture")
-    if PurePosixPath(names).is_absolute() or ".." in PurePosixPath(names).parts:
-        raise ValueError("must stay inside of the folder")
-    return names
 
 
 def find_pictures(

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from transformers import AutoImageProcessor, AutoModel
 
 from unskew.evaluate.cells import POOLED_PIXELS
 from unskew.evaluate.classifiers.reading import Images
 from unskew.evaluate.classifiers.weights import load_model, load_processor, pin
 from unskew.evaluate.classifiers.zero_shot import parts, pooled
-from unskew.settings import Settings
+from unskew.evaluate.measuring_options import FeatureSettings as FeatureSettings
 
 GRID = 8
-
-
-class FeatureSettings(Settings):
-    """What drift of control pictures is measured in."""
-
-    model: str | None = None
-    """An image model of transformers (DINOv2, CLIP, SigLIP ...): a folder that save_pretrained
-    wrote, or a hub's "org/name"; null takes the mean colours of an 8 x 8 grid."""
-    revision: str | None = None
-    """Of a model on the hub: its commit, 40 hexadecimal digits; null for a folder."""
-    batch: Annotated[int, Field(ge=1)] = 32
-    """Pictures looked at together."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unskew.errors import UserError
 from unskew.evaluate.agreement import load_agreement
 from unskew.evaluate.arms import arm_facts, check_arm, cut_prompts
 from unskew.evaluate.cells import POOLED_PIXELS, StudyPlan, check_plan
-from unskew.evaluate.classifiers.options import check_readers, load_classifier
+from unskew.evaluate.classifiers.loading import check_readers, load_classifier
 from unskew.evaluate.classify import ArmPictures, Reader
 from unskew.evaluate.elsewhere import Found, check_whole, find_pictures
 from unskew.evaluate.features import load_features

@@ -27,6 +27,7 @@ LOOKS = pa.schema(
         *[(tone, pa.float32()) for tone in TONES],
         ("blank", pa.bool_()),
         ("pixels", pa.string()),
+        ("size", pa.string()),
         ("small", pa.binary(SMALL_PX**2)),
     ]
 )
@@ -48,6 +49,7 @@ def _look(image_hwc: NDArray[np.uint8]) -> dict[str, object]:
         "colourfulness": _colourfulness(rgb_chw),
         "blank": bool(max(channel_hw.std() for channel_hw in rgb_chw) < BLANK),
         "pixels": hashlib.sha256(shape + image_hwc.tobytes()).hexdigest()[:32],
+        "size": f"{image_hwc.shape[1]} x {image_hwc.shape[0]}",
         "small": small.resize((SMALL_PX, SMALL_PX), Image.Resampling.BOX).tobytes(),
     }
 

@@ -32,7 +32,7 @@ from unskew.runs import atomic_path
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Images], Vectors]
-LOOKED = "looks 1"
+LOOKED = "looks 2"
 """What kept figures are known by: what measures otherwise must not find these."""
 
 
@@ -47,6 +47,8 @@ class Measured:
     blank_an: NDArray[np.bool_]
     pixels_an: Ints
     """A number that only equal pictures share, -1 where no picture is whole."""
+    sizes_an: Ints
+    """A number that only pictures of one width and height share; any where none is whole."""
     small_anhw: NDArray[np.uint8]
     """Grey copies."""
     agreement_an: Floats
@@ -144,6 +146,7 @@ class Meter:
         shape = (len(pictures), len(cells))
         tones_an = {tone: np.full(shape, np.nan) for tone in TONES}
         blank_an, pixels_an = np.zeros(shape, np.bool_), np.full(shape, -1, np.int64)
+        sizes_an, sizes = np.full(shape, -1, np.int64), dict[str, int]()
         small_anhw = np.zeros((*shape, SMALL_PX, SMALL_PX), np.uint8)
         agreement_an = np.full(shape, np.nan)
         texts = self._texts(cells)
@@ -159,6 +162,8 @@ class Meter:
                 blank_an[a, at] = looked.looks["blank"].to_numpy()
                 hashes = looked.looks["pixels"].to_pylist()
                 pixels_an[a, at] = [numbers.setdefault(sha, len(numbers)) for sha in hashes]
+                said = looked.looks["size"].to_pylist()
+                sizes_an[a, at] = [sizes.setdefault(size, len(sizes)) for size in said]
                 small = b"".join(looked.looks["small"].to_pylist())
                 small_anhw[a, at] = np.frombuffer(small, np.uint8).reshape(-1, SMALL_PX, SMALL_PX)
                 if texts and len(at):
@@ -172,6 +177,7 @@ class Meter:
             tones_an,
             blank_an,
             pixels_an,
+            sizes_an,
             small_anhw,
             agreement_an,
             self.agreement,

@@ -8,15 +8,25 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from unskew.evaluate.agreement import AgreementSettings
 from unskew.evaluate.classifiers.options import ClassifierSettings
-from unskew.evaluate.elsewhere import check_names
-from unskew.evaluate.features import FeatureSettings
 from unskew.evaluate.gate_schema import GateSettings
-from unskew.evaluate.samplers import SamplerName
-from unskew.evaluate.schema import Margins
+from unskew.evaluate.measuring_options import AgreementSettings, FeatureSettings
+from unskew.evaluate.naming import check_names
+from unskew.evaluate.schema_model import Margins
 from unskew.settings import Settings
 
+SamplerName = Literal[
+    "base",
+    "ddim",
+    "dpm++_2m",
+    "dpm++_2m_karras",
+    "dpm++_2m_sde",
+    "euler",
+    "euler_a",
+    "heun",
+    "pndm",
+    "unipc",
+]
 ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 """Names that Windows gives to devices, so that no folder may bear them there."""

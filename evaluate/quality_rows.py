@@ -50,10 +50,14 @@ def _row(
     unit = unit_of(plan, suite, prompts, plan.is_fixed(suite, prompts))
     at_ps = measured.at[suite]
     told = arm > 0
-    tones = {
-        name: _tone(plan, unit, values_an[0][at_ps], values_an[arm][at_ps], told)
-        for name, values_an in measured.tones_an.items()
-    }
+    resized_ps = measured.sizes_an[0][at_ps] != measured.sizes_an[arm][at_ps]
+    tones = {}
+    for name, values_an in measured.tones_an.items():
+        ratios_ps = log_ratio(values_an[0][at_ps], values_an[arm][at_ps])
+        if name == "sharpness":  # the same picture, made smaller, is sharper
+            ratios_ps[resized_ps] = np.nan
+        means = _mean(values_an[0][at_ps], unit), _mean(values_an[arm][at_ps], unit)
+        tones[name] = _tone(plan, unit, *means, ratios_ps if told else None)
     pixels = [measured.pixels_an[n][at_ps] for n in (0, arm)]
     blank = [_share(measured.blank_an[n][at_ps], measured.pixels_an[n][at_ps]) for n in (0, arm)]
     again = [repeated(pixels_ps) for pixels_ps in pixels]
@@ -82,17 +86,18 @@ def _row(
     )
 
 
-def _tone(plan: StudyPlan, unit: Unit, baseline_ps: Floats, treated_ps: Floats, told: bool) -> Tone:
+def _tone(
+    plan: StudyPlan, unit: Unit, baseline: float, treated: float, ratios_ps: Floats | None
+) -> Tone:
+    told = ratios_ps is not None
     change = (
-        paired_mean(
-            log_ratio(baseline_ps, treated_ps), unit.clusters_p, unit.fixed, plan.resampling_seed
-        )
-        if told
-        else None
+        None
+        if ratios_ps is None
+        else paired_mean(ratios_ps, unit.clusters_p, unit.fixed, plan.resampling_seed)
     )
     return Tone(
-        baseline=_mean(baseline_ps, unit),
-        treated=_mean(treated_ps, unit) if told else None,
+        baseline=baseline,
+        treated=treated if told else None,
         ratio=float(np.exp(change.value)) if change else None,
         ci95=(float(np.exp(change.lo)), float(np.exp(change.hi))) if change else None,
     )

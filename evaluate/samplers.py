@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 
 from unskew.errors import UserError
+from unskew.evaluate.options import SamplerName as SamplerName
 
-SamplerName = Literal[
-    "base",
-    "ddim",
-    "dpm++_2m",
-    "dpm++_2m_karras",
-    "dpm++_2m_sde",
-    "euler",
-    "euler_a",
-    "heun",
-    "pndm",
-    "unipc",
-]
 KARRAS = {"use_karras_sigmas": True}
 SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),

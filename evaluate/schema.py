@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from unskew.errors import UserError
 from unskew.evaluate.gate_schema import Gate as Gate
@@ -16,6 +16,7 @@ from unskew.evaluate.gate_schema import GateSettings
 from unskew.evaluate.schema_correction import Corrected as Corrected
 from unskew.evaluate.schema_model import Inference as Inference
 from unskew.evaluate.schema_model import Interval as Interval
+from unskew.evaluate.schema_model import Margins as Margins
 from unskew.evaluate.schema_model import Model as Model
 from unskew.evaluate.schema_model import Preserved as Preserved
 from unskew.evaluate.schema_model import Verdict as Verdict
@@ -23,27 +24,6 @@ from unskew.evaluate.schema_quality import KernelDistance, QualityRow
 from unskew.prompts import Role as Role
 
 SCHEMA_VERSION: Literal[1] = 1
-
-
-class Margins(Model):
-    """How much change is too little to matter, set before the study and stored with it."""
-
-    imbalance: float = Field(default=0.05, gt=0, le=1)
-    """A change whose interval lies within +- this is `no_change`."""
-    fidelity: float = Field(default=0.03, gt=0, le=1)
-    """Largest loss of share of explicit prompts obeyed, and of subjects right."""
-    control: float = Field(default=0.03, gt=0, le=1)
-    """Largest loss of share of control subjects right."""
-    overshoot: float = Field(default=0.10, ge=0, le=1)
-    """A prompt overshoots when it left the target on the other side by more than this share."""
-    drift: float = Field(default=0.05, gt=0)
-    """Largest drift of control pictures, in the baseline's mean distance between two different
-    control prompts (0 = none, 1 = as far as from one thing to another)."""
-    collapse: float = Field(default=1.5, gt=1)
-    """Largest factor by which the sharpness, contrast or colourfulness of a suite's pictures may
-    grow or shrink."""
-    degenerate: float = Field(default=0.01, ge=0, le=1)
-    """Largest rise of the share of pictures that are blank, or that repeat another seed's."""
 
 
 class Needed(Model):

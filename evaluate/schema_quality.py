@@ -24,7 +24,7 @@ class Tone(Model):
     treated: float | None
     ratio: float | None
     """Treated / baseline, the geometric mean over pairs of pictures; 1 = as before. Null in an
-    audit, and where too few pairs are there."""
+    audit, and where too few pairs are there; of sharpness only pairs of one size count."""
     ci95: Interval | None
     """Of the ratio."""
 

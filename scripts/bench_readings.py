@@ -28,7 +28,7 @@ UNREADABLE = 0.05
 def time_readings(settings: ReadingsSettings, seed: int) -> dict[str, Any]:
     """Seconds and peak memory from readings.parquet to results.json, in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="unskew-bench-") as folder:
-        _alone(write_readings, settings, Path(folder), seed)
+        write_readings(settings, Path(folder), seed)
         found: dict[str, Any] = _alone(summarise_readings, settings, Path(folder), seed)
     return {**found, "machine": machine(torch.device("cpu")), **settings.model_dump()}
 

@@ -14,20 +14,8 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from unskew.runs import git_state
-from unskew.settings import WRONG_USE, run_program
-
-VERBS = {
-    "data": ("unskew.data.build", "build a balanced, captioned dataset"),
-    "train": ("unskew.train.lora", "train a LoRA on it"),
-    "audit": ("unskew.evaluate.audit", "measure how skewed one base or folder of pictures is"),
-    "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
-    "prompts": ("unskew.scripts.show_prompts", "show what prompt files expand to, and what is odd"),
-    "calibrate": ("unskew.evaluate.calibrate", "label a sample by hand, and correct by the labels"),
-    "publish": ("unskew.scripts.publish", "publish an adapter with its proof"),
-    "verify": ("unskew.scripts.verify", "check a published adapter and draw some of it again"),
-    "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),
-}
-"""Verb -> module, imported only when it is asked for, and what it does."""
+from unskew.scripts.programs import PROGRAMS, description, settings_model
+from unskew.settings import WRONG_USE, config_path, resolve, run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,23 +28,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb == "--version":
         print(version())
         return 0
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+    if verb not in PROGRAMS:
+        near = difflib.get_close_matches(verb, [*PROGRAMS, "--help", "--version"], n=1)
         hint = f"; perhaps you meant {near[0]}" if near else ""
-        known = ", ".join(VERBS)
+        known = ", ".join(PROGRAMS)
         print(f"error: there is no verb {verb}{hint} (verbs: {known})", file=sys.stderr)
         return WRONG_USE
 
     def program(argv: Sequence[str]) -> int:
-        code: int = importlib.import_module(VERBS[verb][0]).main(argv)
+        if PROGRAMS[verb].settings and {"-h", "--help"} & set(argv):
+            show_help(verb, argv)
+        code: int = importlib.import_module(PROGRAMS[verb].module).main(argv)
         return code
 
     return run_program(program, words[1:])
 
 
+def show_help(verb: str, argv: Sequence[str]) -> None:
+    """Print what the verb's own --help prints, without loading what it works with.
+
+    Raises SystemExit(0), or UserError where the --config among `argv` cannot be read.
+    """
+    resolve(
+        settings_model(verb),
+        argv,
+        default_config=config_path(PROGRAMS[verb].config),
+        prog=f"unskew {verb}",
+        description=description(verb),
+    )
+
+
 def usage() -> str:
     """What `unskew --help` prints."""
-    verbs = "\n".join(f"  {verb:<10} {about}" for verb, (_, about) in VERBS.items())
+    width = max(map(len, PROGRAMS))
+    verbs = "\n".join(f"  {verb:<{width}} {row.summary}" for verb, row in PROGRAMS.items())
     return (
         "usage: unskew VERB [--help] [--config FILE] [--SETTING VALUE ...]\n\n"
         f"{(__doc__ or '').splitlines()[0]}\n\nverbs:\n{verbs}\n\n"

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unskew.data.build import DataSettings
+from unskew.data.options import DataSettings
 from unskew.errors import UserError
-from unskew.evaluate.calibrate import CalibrateSettings
-from unskew.evaluate.study import StudySettings
+from unskew.evaluate.calibrate_options import CalibrateSettings
+from unskew.evaluate.options import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_statistics_options import StatisticsSettings
 from unskew.scripts.publish_options import PublishSettings

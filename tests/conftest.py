@@ -54,8 +54,8 @@ TINY_UNET: dict[str, Any] = {
     "out_channels": 8,
     "block_out_channels": (16, 16),
     "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 2,
-    "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     "cross_attention_dim": 16,
     "attention_head_dim": 2,
     "norm_num_groups": 4,
@@ -68,6 +68,8 @@ TINY_TEXT_2: dict[str, Any] = {
     "projection_dim": 12,
 }
 TINY_SDXL: dict[str, Any] = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
     "cross_attention_dim": TINY_TEXT["hidden_size"] + TINY_TEXT_2["hidden_size"],
     "transformer_layers_per_block": (1, 2),
     "use_linear_projection": True,

@@ -21,6 +21,11 @@ from unskew.data.emoji_world.base_training import (
 from unskew.data.emoji_world.world import load_world
 from unskew.errors import UserError
 
+WORLD = load_world()
+FEW = replace(
+    WORLD, subjects=WORLD.subjects[:3], controls=WORLD.controls[:3], scenes=WORLD.scenes[:2]
+)
+"""Encoding a thousand pictures takes longer than all that is done with them here."""
 SMALL = BaseSettings(
     vae_steps=4, vae_batch=2, diffusion_steps=4, settle_steps=1, batch=2, checkpoint_every=2
 )
@@ -28,9 +33,8 @@ SMALL = BaseSettings(
 
 def test_what_is_shown_follows_the_planted_rates_where_the_caption_is_silent() -> None:
     """Neutral captions carry a subject's planted skew; named values come equally often."""
-    world = load_world()
-    art = list(drawings(world))
-    deck = CaptionedDeck(world, art, BaseSettings())
+    art = list(drawings(WORLD))
+    deck = CaptionedDeck(WORLD, art, BaseSettings())
     rng = np.random.default_rng(0)
     shown: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for _ in range(30_000):
@@ -38,9 +42,9 @@ def test_what_is_shown_follows_the_planted_rates_where_the_caption_is_silent() -
         drawing = art[row]
         if caption and "presentation" in drawing.values:
             value = drawing.values["presentation"]
-            words = world.values["presentation"][value]
+            words = WORLD.values["presentation"][value]
             shown[f" {words} " in f" {caption} "].append((drawing.thing.id, value))
-    planted = {s.id: s.shares["presentation"][1] for s in world.subjects}
+    planted = {s.id: s.shares["presentation"][1] for s in WORLD.subjects}
     silent = [(value == "man") - planted[thing] for thing, value in shown[False]]
     named = np.mean([value == "man" for _, value in shown[True]])
     assert abs(np.mean(silent)) < 4 * np.std(silent) / np.sqrt(len(silent))
@@ -59,10 +63,9 @@ def test_the_last_timestep_is_pure_noise() -> None:
 @pytest.mark.slow
 def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> None:
     """The last quarter of the steps draws at the last explicit share, settling at its own."""
-    world = load_world()
-    art = list(drawings(world))
+    art = list(drawings(FEW))
     vae = train_vae(np.stack([d.image for d in art]), SMALL, tmp_path)
-    tokenizer = build_tokenizer(world, tmp_path / "tokenizer")
+    tokenizer = build_tokenizer(FEW, tmp_path / "tokenizer")
     asked: list[float] = []
     real = CaptionedDeck.draw
 
@@ -74,7 +77,7 @@ def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CaptionedDeck, "draw", draw)
-        train_diffusion(world, art, vae, tokenizer, SMALL, tmp_path)
+        train_diffusion(FEW, art, vae, tokenizer, SMALL, tmp_path)
     first, last = SMALL.explicit_share, SMALL.last_explicit_share
     shares = [first] * 3 + [last] + [SMALL.settle_explicit_share]
     assert asked == [share for share in shares for _ in range(SMALL.batch)]
@@ -83,13 +86,12 @@ def test_captions_turn_neutral_while_the_learning_rate_falls(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_stopped_training_of_the_base_ends_in_the_same_place(tmp_path: Path) -> None:
     """Two steps, a stop and two more give the weights of four steps."""
-    world = load_world()
-    art = list(drawings(world))
+    art = list(drawings(FEW))
     pixels = np.stack([d.image for d in art])
-    tokenizer = build_tokenizer(world, tmp_path / "tokenizer")
+    tokenizer = build_tokenizer(FEW, tmp_path / "tokenizer")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     vae = train_vae(pixels, SMALL, whole)
-    _, unet = train_diffusion(world, art, vae, tokenizer, SMALL, whole)
+    _, unet = train_diffusion(FEW, art, vae, tokenizer, SMALL, whole)
     checkpoint = torch.load(whole / "diffusion" / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] == 4
 
@@ -99,8 +101,8 @@ def test_a_stopped_training_of_the_base_ends_in_the_same_place(tmp_path: Path) -
     train_vae(pixels, SMALL, stopped)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(CaptionedDeck, "draw", _draws_until(2 * SMALL.batch, StoppedError))
-        train_diffusion(world, art, vae, tokenizer, SMALL, stopped)
-    _, resumed = train_diffusion(world, art, vae, tokenizer, SMALL, stopped)
+        train_diffusion(FEW, art, vae, tokenizer, SMALL, stopped)
+    _, resumed = train_diffusion(FEW, art, vae, tokenizer, SMALL, stopped)
     for (name, a), b in zip(unet.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
@@ -122,16 +124,15 @@ def _draws_until(count: int, error: type[Exception]) -> object:
 @pytest.mark.slow
 def test_a_base_is_assembled_from_the_newest_stage(tmp_path: Path) -> None:
     """Its averages and its steps with those before it; no checkpoint at all is said."""
-    world = load_world()
-    art = list(drawings(world))
-    tokenizer = build_tokenizer(world, tmp_path / "tokenizer")
+    art = list(drawings(FEW))
+    tokenizer = build_tokenizer(FEW, tmp_path / "tokenizer")
     with pytest.raises(UserError, match="no checkpoint"):
         load_ema(tokenizer, SMALL, tmp_path)
     vae = train_vae(np.stack([d.image for d in art]), SMALL, tmp_path)
     unsettled = replace(SMALL, settle_steps=0)
-    train_diffusion(world, art, vae, tokenizer, unsettled, tmp_path)
+    train_diffusion(FEW, art, vae, tokenizer, unsettled, tmp_path)
     assert load_ema(tokenizer, SMALL, tmp_path)[0] == 4
-    text_encoder, unet = train_diffusion(world, art, vae, tokenizer, SMALL, tmp_path)
+    text_encoder, unet = train_diffusion(FEW, art, vae, tokenizer, SMALL, tmp_path)
     steps, loaded_text_encoder, loaded_unet = load_ema(tokenizer, SMALL, tmp_path)
     assert steps == 5
     for trained, loaded in ((text_encoder, loaded_text_encoder), (unet, loaded_unet)):

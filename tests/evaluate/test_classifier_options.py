@@ -11,12 +11,8 @@ import torch
 
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.face_finder import OnFaces
-from unskew.evaluate.classifiers.options import (
-    ClassifierSettings,
-    ZeroShotSettings,
-    check_readers,
-    load_classifier,
-)
+from unskew.evaluate.classifiers.loading import check_readers, load_classifier
+from unskew.evaluate.classifiers.options import ClassifierSettings, ZeroShotSettings
 
 CPU = torch.device("cpu")
 VALUES = {
@@ -97,12 +93,12 @@ def test_a_reader_can_be_shown_the_face_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`crop: face` wraps the reader; its name says so."""
-    from unskew.evaluate.classifiers import options
+    from unskew.evaluate.classifiers import loading
 
     class Inner:
         name, attributes = "inner", ("presentation",)
 
-    monkeypatch.setattr(options, "load_zero_shot", lambda *args, **more: Inner())
+    monkeypatch.setattr(loading, "load_zero_shot", lambda *args, **more: Inner())
     asked = settings(**zero_shot(crop="face", crop_margin=0.5))
     assert isinstance(asked, ZeroShotSettings)
     reader = load_classifier(asked, VALUES, CPU)

@@ -203,6 +203,15 @@ def report(folder: Path, results: Results) -> str:
     return html.unescape(page)
 
 
+def test_smaller_pictures_are_not_taken_for_sharper_ones(tmp_path: Path) -> None:
+    """Sharpness is told of neither where sizes differ; what does not hang on size still is."""
+    results = study(tmp_path, lambda image, cell, rng: image.reduce(2))
+    for found in results.quality:
+        sharpness, contrast = found.tones["sharpness"], found.tones["contrast"]
+        assert sharpness.ratio is sharpness.ci95 is None and sharpness.treated is not None
+        assert contrast.ratio is not None and not found.flags
+
+
 def test_the_gate_asks_only_where_everything_must_be_kept(tmp_path: Path) -> None:
     """Then once a suite and arm; a wider margin is a wider margin."""
     results = study(tmp_path, blur)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,18 @@ def words(study: Path, out: Path) -> list[str]:
     return ["--config", str(study), "--out", str(out)]
 
 
-def start(study: Path, out: Path, kill: tuple[str, int] | None = None) -> int:
+def start(
+    study: Path,
+    out: Path,
+    kill: tuple[str, int] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
     """A child that runs the program, and kills itself at a moment; its process number."""
     child = os.fork()
     if child:
         return child
     try:
+        os.environ |= env or {}
         log = os.open(study.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -162,12 +168,24 @@ def test_two_programs_on_one_folder_end_in_a_sentence(
     assert run_program(paired.main, words(study, out)) == 0
 
 
-def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Two processes that run the program, in a process group of their own."""
+def start_two(study: Path, out: Path) -> list[int]:
+    """Two children that run the program together, as a launcher would start them."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    shared |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    return [start(study, out, env=shared | rank) for rank in ranks]
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = f"-m torch.distributed.run --nproc-per-node 2 --master-port {port}".split()
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Two processes that run the program, in a process group of their own."""
+    launcher = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()}".split()
     command = [sys.executable, *launcher, PROGRAM, *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
 
@@ -186,16 +204,14 @@ def test_two_processes_make_what_one_makes(study: Path, tmp_path: Path) -> None:
     """The same bytes; one that is killed ends both, and the next two go on from there."""
     one, two = tmp_path / "one", tmp_path / "two"
     assert run_program(paired.main, words(study, one)) == 0
-    process = launch(words(study, two))
+    first, second = start_two(study, two)
     patience = time.monotonic() + PATIENCE_S
     while count(two) == 0:
-        assert time.monotonic() < patience and process.poll() is None
+        assert time.monotonic() < patience and alive(first) and alive(second)
         time.sleep(0.002)
-    workers = psutil.Process(process.pid).children()
-    assert len(workers) == 2
-    workers[1].kill()
-    said_by(process)
-    assert process.returncode != 0
+    os.kill(second, signal.SIGKILL)
+    assert end(second) == -signal.SIGKILL
+    assert end(first) != 0
     assert read_manifest(two)["status"] != "complete"
     process = launch(words(study, two))
     print(said := said_by(process))
@@ -204,16 +220,16 @@ def test_two_processes_make_what_one_makes(study: Path, tmp_path: Path) -> None:
     assert made(two) == made(one)
 
 
-@pytest.mark.slow
-def test_an_error_of_the_first_process_ends_both(study: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_first_process_ends_both(
+    study: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Nobody waits for a process that stopped: here for a folder that another one holds."""
     out = tmp_path / "study"
     held = {"program": "x", "settings": {}, "passed": [], "inputs": {}}
     with open_run(out, **held) as run:  # type: ignore[arg-type]
-        process = launch(words(study, out))
-        said = said_by(process)
+        assert [end(child) != 0 for child in start_two(study, out)] == [True, True]
         run.finish("complete")
-    assert process.returncode != 0
+    said = capfd.readouterr().err + (study.parent / "log").read_text("utf-8")
     assert f"{out} is in use by process {os.getpid()}" in said
     assert "the first process ended" in said
 

@@ -2,7 +2,8 @@
 
 A line of JSON on stdin asks for one: its words, the file that it writes its stdout and stderr to,
 and perhaps `kill`: what it is about to do, to what, and for the how manieth time, when it kills
-itself (an audit event, a file's name, a number); or `largest`, bytes that a file of its may have.
+itself (an audit event, a file's name, a number); `largest`, bytes that a file of its may have; or
+`port`, through which two processes, that run it together, find each other.
 Answers on stdout with the process number, and with the exit code when it ended.
 
 What takes the time is imported before, and nothing else is done: a fork of this is a fresh start.
@@ -45,6 +46,8 @@ def become(asked: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if "port" in asked:
+        become_two(asked["port"])
     faulthandler.dump_traceback_later(PATIENCE_S, exit=True)
     if "kill" in asked:
         sys.addaudithook(killer(*asked["kill"]))
@@ -52,6 +55,21 @@ def become(asked: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest"],) * 2)
     sys.argv = [lora.__file__, *asked["words"]]
     runpy.run_path(lora.__file__, run_name="__main__")
+
+
+def become_two(port: int) -> None:
+    """Go on as two processes of one run; the first waits for them, and ends as the worse did."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    children = []
+    for rank in "01":
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+            return
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os._exit(max(map(abs, codes)))
 
 
 def killer(event: str, name: str, count: int) -> Any:

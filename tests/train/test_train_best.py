@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -167,7 +168,7 @@ def test_a_run_that_ended_early_and_was_stopped_before_its_adapter_does_not_trai
     out = tmp_path / "run"
     words = looking(out, *EVERY, "--validation.stop-at", "0.1", "--checkpoints.every", "9")
     with monkeypatch.context() as patched:
-        patched.setattr(lora, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
+        patched.setattr(lora, "finish", Mock(side_effect=KeyboardInterrupt))
         assert run_program(lora.main, words) == 130
     monkeypatch.setattr(lora, "train_step", None)
     assert run_program(lora.main, words) == 0

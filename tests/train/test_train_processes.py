@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from unskew.runs import read_manifest
+from unskew.settings import run_program
 from unskew.train import lora
 from unskew.train.inputs import Inputs
 from unskew.train.training import Training
@@ -28,54 +30,20 @@ PATIENCE_S = 300
 """Far over what any of these takes: one that hangs fails by name, with what it said."""
 
 
-def start(words: list[str]) -> subprocess.Popen[bytes]:
-    return start_python([PROGRAM, *words])
-
-
-def start_python(words: list[str]) -> subprocess.Popen[bytes]:
-    """A child in a process group of its own, which shows where it stands when it is aborted."""
-    command = [sys.executable, "-X", "faulthandler", *words]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def run(words: list[str]) -> None:
-    process = start(words)
-    assert end(process) == 0, "see the run's stderr above"
-
-
-def end(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end, print what was said, and return the exit code."""
-    try:
-        _, said = process.communicate(timeout=PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGABRT)
-        _, said = process.communicate()
-    print(said.decode())
-    return process.returncode
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    patience = time.monotonic() + PATIENCE_S
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < patience, end(process)
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_with_their_exit_code(
-    argv: Argv,
-    tmp_path: Path,
-    number: signal.Signals,
-    code: int,
-    capfd: pytest.CaptureFixture[str],
+    argv: Argv, attempts: Any, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """The step is finished and saved, which is said, and the manifest says interrupted."""
     out = tmp_path / "run"
-    process = start(argv(out, "--steps", "2000", "--checkpoints.every", "5"))
-    wait_for(out / "checkpoints" / "step-000005", process)
-    process.send_signal(number)
-    assert end(process) == code
-    assert "steps are saved; the same command goes on" in capfd.readouterr().out
+    process = attempts.start(argv(out, "--steps", "2000", "--checkpoints.every", "5"))
+    patience = time.monotonic() + PATIENCE_S
+    while not (out / "checkpoints" / "step-000005").exists():
+        assert time.monotonic() < patience, attempts.said()
+        time.sleep(0.01)
+    os.kill(process, number)
+    assert attempts.end() == code
+    assert "steps are saved; the same command goes on" in attempts.said()
     assert read_manifest(out)["status"] == "interrupted"
 
 
@@ -86,12 +54,19 @@ def free_port() -> int:
         return port
 
 
-def launch_two(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the program as two processes on the CPU."""
+def launch_two(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of the program as two processes on the CPU, by torch's own launcher."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()}".split()
-    assert end(start_python([*launch, PROGRAM, *words])) == 0
+    command = [sys.executable, "-X", "faulthandler", *launch, PROGRAM, *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            _, said = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)
+            _, said = process.communicate()
+    print(said.decode())
+    return process.returncode
 
 
 @pytest.mark.parametrize(
@@ -110,28 +85,33 @@ def test_two_processes_train_as_one_does_in_two_parts(
     words: tuple[str, ...],
     argv: Argv,
     load: Load,
+    attempts: Any,
     check_alike: CheckAlike,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Launched as two processes, it gives the weights of one with accumulation 2."""
+    """As two processes, launched or met by themselves, it gives one's weights in two parts."""
     one, two = tmp_path / "one", tmp_path / "two"
     words = ("--base", str(request.getfixturevalue(base)), *words)
-    run(argv(one, *words, "--batch.accumulation", "2"))
-    launch_two(argv(two, *words), monkeypatch)
+    assert run_program(lora.main, argv(one, *words, "--batch.accumulation", "2")) == 0
+    if base == "tiny_base":
+        assert launch_two(argv(two, *words), monkeypatch) == 0
+    else:
+        assert attempts.run(argv(two, *words), port=free_port()) == 0
     assert read_manifest(two)["facts"]["processes"] == 2
     check_alike(load(argv(one, *words))[0], one, two)
 
 
 def test_two_processes_see_in_validation_what_one_does(
-    argv: Argv, readings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    argv: Argv, readings: list[str], attempts: Any, tmp_path: Path
 ) -> None:
     """Both take part, none waits for the other, and the figures are one process's."""
     one, two = tmp_path / "one", tmp_path / "two"
     words = [*readings, "--optimizer.learning-rate", "1e-6"]
-    run(argv(one, *words, "--batch.accumulation", "2"))
-    launch_two(argv(two, *words, "--validation.choose", "best"), monkeypatch)
+    assert run_program(lora.main, argv(one, *words, "--batch.accumulation", "2")) == 0
+    more = ("--validation.choose", "best")
+    assert attempts.run(argv(two, *words, *more), port=free_port()) == 0
     found = []
     for out in (one, two):
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
