@@ -91,7 +91,7 @@ PROGRAMS: dict[str, Program] = {
     ),
     "verify": Program(
         "unskew.scripts.verify",
-        "check a published adapter and draw some of it again",
+        "check a published adapter, and draw some of it again",
         options=("--cells", "--base", "--json"),
     ),
     "prompts": Program(

@@ -9,6 +9,7 @@ unskew verify BUNDLE --json              # every check as JSON on stdout
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
     folder: Path = asked.bundle
     if not (folder / CHECKSUMS).is_file():
         raise UserError(f"{folder} is no bundle: it has no {CHECKSUMS}; give the folder with it")
+    # here and not above, so that --help needs no torch
+    verify = importlib.import_module("unskew.scripts.verify_checks").verify
     checks = []
     for check in verify(folder, asked.cells, asked.base):
         checks.append(check)
