@@ -1,17 +1,20 @@
 """The study engine: arms x suites x seeds x attributes, run to a result.
 
 Draw what is missing, read every picture, compute the statistics, write the report. The programs
-`audit`, `paired` and `compare` are openings onto `run_study`.
+`audit` and `paired` are openings onto `run_study`, `compare` onto `carry_out`.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
 from unskew.evaluate.arms import wearing
@@ -43,33 +46,48 @@ Work = list[tuple[str, int]]
 """(arm, number of the batch) of what is to be drawn."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a study found, and the readings that it found it in."""
+
+    results: Results
+    readings: pd.DataFrame
+
+
 def run_study(resolved: Resolved[StudySettings], program: str) -> int:
     """Run a study to its report. Exit code 0, or 1 when its gate failed.
 
     With --json the results are all that stdout gets; the rest goes to stderr.
     """
     if resolved.dry_run:
-        return _run_dry(resolved)
+        return run_dry(resolved)
     with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
-        results = _run(resolved, program)
-    if results is None:
+        judged = carry_out(resolved, program)
+    if judged is None:
         return 0
     if resolved.json:
-        print(results.model_dump_json(indent=2))
-    return 0 if results.gate.passed is not False else 1
+        print(judged.results.model_dump_json(indent=2))
+    return 0 if judged.results.gate.passed is not False else 1
 
 
-def _run_dry(resolved: Resolved[StudySettings]) -> int:
+def run_dry(resolved: Resolved[StudySettings]) -> int:
+    """Check all, draw a batch of every arm in memory, and tell what is to come; writes nothing."""
     processes = join_processes()
     study = look_over(resolved.settings)
     _say(study, processes)
     return dry_run(study, resolved.json) if processes.is_first else 0
 
 
-def _run(resolved: Resolved[StudySettings], program: str) -> Results | None:
-    """The study's results; None in processes that only draw.
+def carry_out(
+    resolved: Resolved[StudySettings],
+    program: str,
+    prepare: Callable[[Study], None] | None = None,
+    conclude: Callable[[Study, Judged], None] | None = None,
+) -> Judged | None:
+    """What the study found; None in processes that only draw.
 
-    Several processes deal the batches among them; the first one reads, judges and reports.
+    Several processes deal the batches among them; the first one reads, judges and reports. In its
+    folder it does `prepare` before anything is drawn, and `conclude` after the report.
     """
     processes = join_processes()
     started = time.perf_counter()
@@ -77,19 +95,23 @@ def _run(resolved: Resolved[StudySettings], program: str) -> Results | None:
     _say(study, processes)
     run = processes.only_first(lambda: _begin(resolved, study, program))
     with run or nullcontext():
+        if prepare:
+            processes.only_first(partial(prepare, study))
         seconds = {"look": time.perf_counter() - started}
         draw_arms(study, processes, seconds)
         processes.part()
         if run is None:
             return None
-        results = judge(study, run, seconds)
+        judged = judge(study, run, seconds)
+        if conclude:
+            conclude(study, judged)
         total = time.perf_counter() - started
         rounded = {name: round(took, 1) for name, took in seconds.items()}
         run.finish("complete", {"seconds": round(total, 1), "seconds_of": rounded})
     print(f"report: {run.folder / 'report.html'}")
-    for reason in results.gate.reasons:
+    for reason in judged.results.gate.reasons:
         print(f"gate: {'holds' if reason.passed else 'FAILS'}: {reason.said}")
-    return results
+    return judged
 
 
 def _say(study: Study, processes: Processes) -> None:
@@ -175,7 +197,7 @@ def _reading_ahead(study: Study, processes: Processes) -> Any:
     return ReadingAhead(arms, study.cells, look)
 
 
-def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
+def judge(study: Study, run: Run, seconds: dict[str, float]) -> Judged:
     """Read every picture, compute the results and write the report."""
     started = time.perf_counter()
     pictures = {arm: study.pictures(arm) for arm in study.plan.arms}
@@ -194,4 +216,4 @@ def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
     write_summary(results, run.folder / "summary.md")
     write_report(run.folder)
     seconds["report"] = time.perf_counter() - started - seconds["read"] - seconds["compute"]
-    return results
+    return Judged(results, readings)

@@ -21,6 +21,7 @@ VERBS = {
     "train": ("unskew.train.lora", "train a LoRA on it"),
     "audit": ("unskew.evaluate.audit", "measure how skewed one base or folder of pictures is"),
     "evaluate": ("unskew.evaluate.paired", "measure base against base + LoRA on paired pictures"),
+    "compare": ("unskew.evaluate.compare", "measure many adapters side by side, and rank them"),
     "prompts": ("unskew.scripts.show_prompts", "show what prompt files expand to, and what is odd"),
     "calibrate": ("unskew.evaluate.calibrate", "label a sample by hand, and correct by the labels"),
     "demo": ("unskew.scripts.demo", "all three on the embedded Emoji World"),

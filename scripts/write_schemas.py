@@ -15,6 +15,7 @@ from pathlib import Path
 from unskew.data.build import DataSettings
 from unskew.errors import UserError
 from unskew.evaluate.calibrate import CalibrateSettings
+from unskew.evaluate.compare_options import CompareSettings
 from unskew.evaluate.study import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_statistics_options import StatisticsSettings
@@ -26,6 +27,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "bench": BenchSettings,
     "bench-statistics": StatisticsSettings,
     "calibrate": CalibrateSettings,
+    "compare": CompareSettings,
     "data": DataSettings,
     "study": StudySettings,
     "train": TrainSettings,
