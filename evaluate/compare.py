@@ -14,6 +14,7 @@ from contextlib import nullcontext, redirect_stdout
 
 from unskew.errors import UserError
 from unskew.evaluate.compare_options import CompareSettings, line_up
+from unskew.evaluate.compare_page import PAGE, write_compare_page
 from unskew.evaluate.comparison import compare
 from unskew.evaluate.inputs import Study
 from unskew.evaluate.report_words import number
@@ -48,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     def conclude(study: Study, judged: Judged) -> None:
         comparison = compare(judged, study.plan, lineup, settings.rank_on)
         write_comparison(comparison, study.settings.out)
+        write_compare_page(study.settings.out)
         made.append(comparison)
 
     with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
@@ -55,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
         if judged is None:
             return 0
         print("\n".join(lines(made[0])))
+        print(f"comparison: {lineup.study.out / PAGE}")
     if resolved.json:
         print(made[0].model_dump_json(indent=2))
     return 0 if judged.results.gate.passed is not False else 1

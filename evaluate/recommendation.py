@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from unskew.evaluate.boards import Difference
@@ -187,3 +188,9 @@ def _list(words: Sequence[str]) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def rules() -> list[str]:
+    """The rules as sentences, as the page prints them."""
+    _, _, listed = (__doc__ or "").partition("\n\n")
+    return [" ".join(rule.split()) for rule in re.split(r"^\d+\. ", listed, flags=re.M) if rule]

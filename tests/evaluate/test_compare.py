@@ -16,13 +16,15 @@ from unskew.evaluate.compare_options import CompareSettings, line_up
 from unskew.evaluate.schema_comparison import Comparison, load_comparison
 from unskew.settings import run_program
 
-StudyOn = Callable[..., Path]
+StudyIn = Callable[..., Path]
 
 
-@pytest.fixture
-def comparison(study_on: StudyOn, tiny_base: Path) -> Path:
+@pytest.fixture(scope="module")
+def comparison(
+    study_in: StudyIn, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A comparison's YAML: the tiny base, a sweep of an adapter, a mix with itself, other words."""
-    file = study_on(tiny_base, "unet")
+    file = study_in(tmp_path_factory.mktemp("compare"), tiny_base, "unet")
     settings = yaml.safe_load(file.read_text("utf-8"))
     adapter = settings["arms"].pop("adapter")["adapter"]
     settings["arms"]["words"] = {"rewrite": "{prompt}, a woman or a man"}
@@ -37,43 +39,41 @@ def comparison(study_on: StudyOn, tiny_base: Path) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def told(comparison: Path) -> Comparison:
+    """What the program found, once."""
+    assert run(comparison) == 0
+    return load_comparison(comparison.parent / "study")
+
+
 def run(file: Path, *words: str) -> int:
     return run_program(main, ["--config", str(file), *words])
 
 
-def found(file: Path) -> Comparison:
-    return load_comparison(file.parent / "study")
+ARMS = ["base", "words", "ours-1", "ours-0_5", "ours-0_25--twin-0_25"]
 
 
-def test_settings_become_arms_on_the_same_cells(
-    comparison: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_settings_become_arms_on_the_same_cells(comparison: Path, told: Comparison) -> None:
     """A sweep, a mix and a rewriting are arms of one study, and its file says how they rank."""
-    assert run(comparison, "--json") == 0
-    told = Comparison.model_validate_json(capsys.readouterr().out)
-    assert told == found(comparison)
-    arms = ["base", "words", "ours-1", "ours-0_5", "ours-0_25--twin-0_25"]
-    folder = comparison.parent / "study"
-    names = [
-        {f.relative_to(folder / "images" / arm) for f in (folder / "images" / arm).rglob("*.png")}
-        for arm in arms
-    ]
+    images = comparison.parent / "study" / "images"
+    names = [{f.relative_to(images / arm) for f in (images / arm).rglob("*.png")} for arm in ARMS]
     assert len(names[0]) == 15
     assert all(drawn == names[0] for drawn in names)
-    assert {place.arm for place in told.leaderboard} == set(arms)
+    assert {place.arm for place in told.leaderboard} == set(ARMS)
     assert [(p.weight, p.arm) for p in told.sweeps["ours"]] == [(0.5, "ours-0_5"), (1.0, "ours-1")]
     assert len(told.deciding) == 10
     # A quarter twice is a half once: the adapters add up.
-    half, mixed = ((folder / "images" / arm) for arm in (arms[3], arms[4]))
+    half, mixed = images / ARMS[3], images / ARMS[4]
     same = [(half / f).read_bytes() == (mixed / f).read_bytes() for f in names[0]]
     assert sum(same) >= len(same) / 2
 
 
-def test_pairs_with_the_baseline_are_the_rows_of_the_study(comparison: Path) -> None:
+def test_pairs_with_the_baseline_are_the_rows_of_the_study(
+    comparison: Path, told: Comparison
+) -> None:
     """Arm against arm is computed as arm against base: the two files agree to the last digit."""
-    assert run(comparison) == 0
     results = json.loads((comparison.parent / "study" / "results.json").read_text("utf-8"))
-    told = found(comparison)
+    assert len(results["representation"]) == 4
     for row in results["representation"]:
         [pair] = [p for p in told.pairs if (p.arm, p.against) == (row["arm"], "base")]
         assert pair.difference == pytest.approx(row["change"]["imbalance"], abs=1e-12)
@@ -82,6 +82,19 @@ def test_pairs_with_the_baseline_are_the_rows_of_the_study(comparison: Path) -> 
         [place] = [p for p in told.leaderboard if p.arm == row["arm"]]
         assert place.imbalance == pytest.approx(row["treated"]["imbalance"], abs=1e-12)
         assert place.ci95 == pytest.approx(tuple(row["treated"]["imbalance_ci95"]), abs=1e-12)
+
+
+def test_the_same_command_again_ends_the_same_and_draws_nothing(
+    comparison: Path, told: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No picture is written again; --json puts the comparison alone on stdout."""
+    folder = comparison.parent / "study"
+    before = {f: f.stat().st_mtime_ns for f in (folder / "images").rglob("*.png")}
+    page = (folder / "compare.html").read_bytes()
+    assert run(comparison, "--json") == 0
+    assert Comparison.model_validate_json(capsys.readouterr().out) == told
+    assert {f: f.stat().st_mtime_ns for f in (folder / "images").rglob("*.png")} == before
+    assert (folder / "compare.html").read_bytes() == page
 
 
 def settings(**given: Any) -> CompareSettings:
