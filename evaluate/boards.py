@@ -148,6 +148,26 @@ def differences(board: Board, margin: float) -> tuple[Difference, ...]:
     return tuple(told)
 
 
+def difference_of_differences(here: Board, arm: str, there: Board) -> TestedEstimate | None:
+    """How much of an arm's effect is lost in another study of baseline and arm; above 0 is less.
+
+    None where the two studies do not count the same prompts and seeds.
+    """
+    same = here.left_out == there.left_out and here.values_ac.shape[1] == there.values_ac.shape[1]
+    if not same or here.unit.n_seeds != there.unit.n_seeds:
+        return None
+    a = here.arms.index(arm)
+
+    def lost(here_a: Floats, there_a: Floats) -> Floats:
+        return (there_a[1] - there_a[0]) - (here_a[a] - here_a[0])
+
+    value_c = lost(here.values_ac, there.values_ac)
+    if here.without_as is None or there.without_as is None:
+        return cluster_estimates(value_c[None], here.resampling_seed, limit=2.0).one(0)
+    without_s = lost(here.without_as, there.without_as)
+    return seed_estimates(value_c.mean(keepdims=True), without_s[None], 2.0).one(0)
+
+
 def _estimates(
     board: Board, values_bc: Floats, without_bs: Floats | None, first: Ints, second: Ints
 ) -> Estimates:

@@ -67,6 +67,12 @@ def compare(judged: Judged, plan: StudyPlan, lineup: Lineup, rank_on: str) -> Co
     )
 
 
+def ranking_board(judged: Judged, plan: StudyPlan, rank_on: str) -> Board:
+    """The board that decides the leaderboard."""
+    suite, attributes = ranked(plan, rank_on)
+    return board_of(plan, cells_of(judged, plan)[suite], suite, attributes)
+
+
 def cells_of(judged: Judged, plan: StudyPlan) -> Cells:
     """A study's readings by suite and cell, with what is judged together."""
     laid_out = lay_out(judged.readings, plan)

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from unskew.evaluate.arms import wearing
+from unskew.evaluate.arms import Wardrobe
 from unskew.evaluate.classify import (
     ArmPictures,
     ReadingAhead,
@@ -35,6 +35,7 @@ from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.pictures import write_elsewhere
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Results, summarise, write_results
+from unskew.evaluate.reuse import DRAWINGS, drawings
 from unskew.evaluate.samplers import use_sampler
 from unskew.evaluate.summary import write_summary
 from unskew.pipelines import load_base
@@ -127,7 +128,7 @@ def _begin(resolved: Resolved[StudySettings], study: Study, program: str) -> Run
         settings=study.plan.settings,
         passed=resolved.passed,
         inputs=study.inputs,
-        facts=study.facts,
+        facts={**study.facts, DRAWINGS: drawings(study)},
         may_change=OF_READING if study.settings.relabel else (),
     )
 
@@ -142,10 +143,12 @@ def draw_arms(study: Study, processes: Processes, seconds: dict[str, float]) -> 
         pipe = load_base(study.base, study.device, study.dtype)
         use_sampler(pipe, study.settings.sampler)
         seconds["load"] = time.perf_counter() - started
+        wardrobe = Wardrobe(pipe)
         with _reading_ahead(study, processes), _bar(batches, mine, processes) as bar:
             for arm in dict.fromkeys(arm for arm, _ in mine):
                 bar.set_description(arm)
-                _draw_arm(study, pipe, arm, [batches[n] for name, n in mine if name == arm], bar)
+                own = [batches[n] for name, n in mine if name == arm]
+                _draw_arm(study, wardrobe, arm, own, bar)
         seconds["draw"] = time.perf_counter() - started - seconds["load"]
     processes.wait()
     if processes.is_first and (left := _missing(study, batches)):
@@ -162,18 +165,19 @@ def _missing(study: Study, batches: Sequence[tuple[Cell, ...]]) -> Work:
 
 
 def _draw_arm(
-    study: Study, pipe: Any, name: str, batches: Sequence[tuple[Cell, ...]], bar: Any
+    study: Study, wardrobe: Wardrobe, name: str, batches: Sequence[tuple[Cell, ...]], bar: Any
 ) -> None:
     arm, settings = study.settings.arms[name], study.settings
     negative = settings.negative_prompt if arm.negative_prompt is None else arm.negative_prompt
-    with wearing(pipe, name, arm):
+    with wardrobe.wearing(arm) as heard:
         for drawn in draw(
-            pipe,
+            wardrobe.pipe,
             batches,
             study.sampler,
             study.images / name,
             lambda prompt: arm.rewritten(prompt.id, prompt.text),
             negative,
+            heard,
         ):
             bar.update(drawn)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unskew.data.build import DataSettings
 from unskew.errors import UserError
+from unskew.evaluate.blind import BlindSettings
 from unskew.evaluate.calibrate import CalibrateSettings
 from unskew.evaluate.compare_options import CompareSettings
 from unskew.evaluate.study import StudySettings
@@ -26,6 +27,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "audit": StudySettings,
     "bench": BenchSettings,
     "bench-statistics": StatisticsSettings,
+    "blind": BlindSettings,
     "calibrate": CalibrateSettings,
     "compare": CompareSettings,
     "data": DataSettings,

@@ -62,11 +62,11 @@ def resolve_adapter(
 def _of_folder(path: Path, file: str | None, cache: Path) -> Path:
     """What `load_adapter` reads of a path that is here. What does not exist is told later."""
     if file is not None:
+        if ".." in Path(file).parts or Path(file).is_absolute():
+            raise UserError(f"file {file} lies outside of {path}")
         chosen = path / file
         if chosen.suffix != ENDING or not chosen.is_file():
             raise UserError(f"{path} holds no {ENDING} file {file}: {_held(path)}")
-        if not chosen.absolute().is_relative_to(path.absolute()) or ".." in chosen.parts:
-            raise UserError(f"file {file} lies outside of {path}")
         return chosen
     if path.suffix == ENDING or not path.is_dir() or (path / WEIGHTS_FILE).is_file():
         if not (path / WEIGHTS_FILE if path.suffix != ENDING else path).is_file():
