@@ -6,6 +6,7 @@ said, where left is 1, right is 0 and a tie a half.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import statsmodels.api as sm
 from scipy import stats
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from unskew.evaluate.blind_sample import (
     QUESTIONS,
@@ -125,7 +127,9 @@ def _several(sides_n2: Floats, won_n: Floats, n_arms: int) -> Found:
     design_ma = np.zeros((len(rows_m2), n_arms))
     np.add.at(design_ma, (np.arange(len(rows_m2)), rows_m2[:, 0]), 1.0)
     np.add.at(design_ma, (np.arange(len(rows_m2)), rows_m2[:, 1]), -1.0)
-    fitted = sm.GLM(won_m, design_ma[:, 1:], family=sm.families.Binomial()).fit()
+    with warnings.catch_warnings():  # of a perfect fit, which ties all round are
+        warnings.simplefilter("ignore", PerfectSeparationWarning)
+        fitted = sm.GLM(won_m, design_ma[:, 1:], family=sm.families.Binomial()).fit()
     ends_a2 = fitted.conf_int()
     alike = fitted.wald_test(np.eye(n_arms - 1), scalar=True, use_f=False)
 

@@ -159,7 +159,8 @@ def difference_of_differences(here: Board, arm: str, there: Board) -> TestedEsti
     a = here.arms.index(arm)
 
     def lost(here_a: Floats, there_a: Floats) -> Floats:
-        return (there_a[1] - there_a[0]) - (here_a[a] - here_a[0])
+        found: Floats = (there_a[1] - there_a[0]) - (here_a[a] - here_a[0])
+        return found
 
     value_c = lost(here.values_ac, there.values_ac)
     if here.without_as is None or there.without_as is None:

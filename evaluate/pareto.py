@@ -111,7 +111,8 @@ def _scale(values: Sequence[float]) -> tuple[float, float, float]:
     rough = max(high - low, 1e-3) / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(step for step in STEPS if power * step >= rough - 1e-12)
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step
+    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return low, max(high, low + step), step
 
 
 def _ticks(low: float, high: float, step: float) -> list[float]:

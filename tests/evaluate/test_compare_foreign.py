@@ -26,7 +26,7 @@ from unskew.settings import run_program
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 reader = SimpleNamespace(**runpy.run_path(str(ORACLES / "kohya_reader.py")))
-RANK, ALPHA = 3, 5.0
+RANKS, ALPHAS = (3, 2), (5.0, 2.0, 3.0)
 
 
 def write_foreign(file: Path, pipe: Any) -> None:
@@ -39,14 +39,15 @@ def write_foreign(file: Path, pipe: Any) -> None:
         if name.endswith(("attn1.to_q", "attn2.to_v", "attn2.to_out.0"))
     }
     for n, layer in enumerate(encoder.encoder.layers):
-        name = f"lora_te_text_model_encoder_layers_{n}_self_attn_q_proj"
-        places[name] = layer.self_attn.q_proj
+        for end in ("q_proj", "v_proj"):
+            name = f"lora_te_text_model_encoder_layers_{n}_self_attn_{end}"
+            places[name] = getattr(layer.self_attn, end)
     tensors = {}
-    for name, module in places.items():
-        out, into = module.weight.shape
-        tensors[f"{name}.lora_down.weight"] = torch.randn(RANK, into, generator=generator) * 0.4
-        tensors[f"{name}.lora_up.weight"] = torch.randn(out, RANK, generator=generator) * 0.4
-        tensors[f"{name}.alpha"] = torch.tensor(ALPHA)
+    for n, (name, module) in enumerate(places.items()):
+        (out, into), rank = module.weight.shape, RANKS[n % 2]
+        tensors[f"{name}.lora_down.weight"] = torch.randn(rank, into, generator=generator) * 0.4
+        tensors[f"{name}.lora_up.weight"] = torch.randn(out, rank, generator=generator) * 0.4
+        tensors[f"{name}.alpha"] = torch.tensor(ALPHAS[n % 3])
     save_file(tensors, file, {"ss_network_module": "networks.lora"})
 
 
@@ -54,7 +55,7 @@ def write_foreign(file: Path, pipe: Any) -> None:
 def test_a_foreign_file_of_kohyas_is_an_arm_as_strong_as_it_says(
     study_in: Callable[..., Path], tiny_base: Path, tmp_path: Path
 ) -> None:
-    """Its pictures are those of weights merged by Kohya's rules, alpha and text encoder too."""
+    """Its pictures are those of weights merged by Kohya's rules; ranks and alphas differ."""
     file = study_in(tmp_path, tiny_base, "unet")
     pipe = load_base(tiny_base, torch.device("cpu"), torch.float32)
     write_foreign(tmp_path / "theirs.safetensors", pipe)

@@ -31,12 +31,12 @@ def weakest(name: str, value: float, verdict: Any) -> Weakest:
     )
 
 
-def place(arm: str, imbalance: float, drift: float = 0.01, **given: Any) -> Place:
+def place(arm: str, imbalance: float, far: float = 0.01, **given: Any) -> Place:
     """An arm that lost nothing, unless told otherwise."""
     base = arm == "base"
     kept = {
         "fidelity": None if base else weakest("colour@explicit", -0.01, "kept"),
-        "drift": None if base else weakest("drift@control", drift, "kept"),
+        "drift": None if base else weakest("drift@control", far, "kept"),
         "overshoot": (),
         "flags": (),
     }
@@ -124,13 +124,13 @@ def test_an_arm_that_lost_something_is_never_taken(bad: dict[str, Any]) -> None:
     none = recommended(place("base", 0.8), strong)
     assert (none.arm, none.proven) == (None, False)
     assert none.sentence.startswith("Take none of them")
-    assert recommended(place("base", 0.8), strong, place("weak", 0.6)).arm == "weak"
+    assert recommended(place("base", 0.8), strong, place("mild", 0.6)).arm == "mild"
 
 
 def test_what_is_proven_comes_before_what_is_only_not_lost() -> None:
     """An open question about fidelity is said where no arm is without."""
     doubtful = place("strong", 0.0, fidelity=OPEN)
-    assert recommended(place("base", 0.8), doubtful, place("weak", 0.6)).arm == "weak"
+    assert recommended(place("base", 0.8), doubtful, place("mild", 0.6)).arm == "mild"
     alone = recommended(place("base", 0.8), doubtful)
     assert (alone.arm, alone.proven) == ("strong", False)
     assert "it is not settled that fidelity and drift stayed" in alone.sentence
@@ -183,7 +183,7 @@ def test_the_picture_holds_every_arm_inside_and_labels_apart() -> None:
     assert all(b - a >= pareto.LABEL_PX - 0.2 for a, b in pairwise(heights))
     lower = {s.place.arm: s.y for s in drawn.spots}
     assert lower["w1"] > lower["base"]  # less imbalance is farther down
-    assert pareto.picture(comparison(place("base", 0.8), place("x", 0.1, drift=0.0))) is not None
+    assert pareto.picture(comparison(place("base", 0.8), place("x", 0.1, far=0.0))) is not None
 
 
 def test_without_controls_there_is_no_picture() -> None:
