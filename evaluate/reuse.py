@@ -77,7 +77,7 @@ def take_drawn(study: Study, folders: Sequence[Path]) -> Iterator[str]:
     A picture is taken only where it is the very one that its study read, by its sha256. Arms whose
     pictures are all there are left alone.
     """
-    wanted = drawings(study)
+    wanted = drawings(study) if folders else {}
     for name, drawing in wanted.items():
         arm_folder = study.images / name
         if all(cell.file(arm_folder).exists() for cell in study.cells):
