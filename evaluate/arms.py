@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 from unskew.adapters import adapter_file, load_adapter, weigh
 from unskew.errors import UserError
 from unskew.evaluate.options import ArmSettings
+from unskew.families import Text, family_of
 from unskew.pipelines import check_parts
 from unskew.prompts import Prompt
 from unskew.runs import sha256_file
@@ -65,23 +66,51 @@ def arm_facts(name: str, arm: ArmSettings, inputs: Mapping[str, str]) -> dict[st
     return facts
 
 
-@contextmanager
-def wearing(pipe: Any, name: str, arm: ArmSettings) -> Iterator[None]:
-    """The base with an arm's adapters on, each at its weight; the bare base again afterwards."""
-    weights: dict[str, float] = {}
-    try:
+class Wardrobe:
+    """A loaded base and the adapters that arms wear on it: each is read once, then only weighed.
+
+    Between two arms they are switched off, which leaves the base's own bits.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self._names: dict[tuple[Path, int], str] = {}
+        self._heard: dict[str, Text] = {}
+
+    @contextmanager
+    def wearing(self, arm: ArmSettings) -> Iterator[dict[str, Text]]:
+        """The base with an arm's adapters on, each at its weight.
+
+        Yields what captions became in its text encoders: the same for all arms that leave these
+        as they are.
+        """
+        weights = {}
+        paths = [worn.adapter for worn in arm.worn()]
         for number, worn in enumerate(arm.worn()):
-            key = f"{name}-{number}"
+            twice = paths[:number].count(worn.adapter)  # one file may be on several times
+            weights[self._name(worn.adapter, twice)] = worn.weight
+        try:
+            if weights:
+                self.pipe.enable_lora()
+                weigh(self.pipe, weights)
+            yield {} if self._hears(weights) else self._heard
+        finally:
+            if weights:
+                self.pipe.disable_lora()
+
+    def _name(self, adapter: Path, twice: int) -> str:
+        if (adapter, twice) not in self._names:
+            name = f"adapter-{len(self._names)}"
             with warnings.catch_warnings():  # peft's, that there will be several: they are meant
                 warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-                load_adapter(pipe, worn.adapter, key, worn.weight)
-            weights[key] = worn.weight
-        if len(weights) > 1:
-            weigh(pipe, weights)
-        yield
-    finally:
-        if weights:
-            pipe.unload_lora_weights()
+                load_adapter(self.pipe, adapter, name)
+            self._names[adapter, twice] = name
+        return self._names[adapter, twice]
+
+    def _hears(self, names: Collection[str]) -> bool:
+        """Whether any of these adapters changes a text encoder."""
+        encoders = [getattr(self.pipe, part) for part in family_of(self.pipe).ENCODERS]
+        return any(name in getattr(e, "peft_config", {}) for e in encoders for name in names)
 
 
 def cut_prompts(

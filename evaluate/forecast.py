@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unskew.evaluate.arms import wearing
+from unskew.evaluate.arms import Wardrobe
 from unskew.evaluate.cells import StudyPlan
 from unskew.evaluate.generate import Cell, TextStates, draw_batch, missing_batches, plan_batches
 from unskew.evaluate.inputs import Study
@@ -149,8 +149,9 @@ def _one_batch_of_each(
         return
     pipe = load_base(study.base, study.device, study.dtype)
     use_sampler(pipe, study.settings.sampler)
-    for name, arm in study.settings.drawn.items():
-        with wearing(pipe, name, arm):
+    wardrobe = Wardrobe(pipe)
+    for arm in study.settings.drawn.values():
+        with wardrobe.wearing(arm):
             started = time.perf_counter()
             states = TextStates(pipe, study.sampler.guidance > 1)
             words = [arm.rewritten(cell.prompt.id, cell.prompt.text) for cell in part]

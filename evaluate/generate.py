@@ -74,13 +74,15 @@ def draw(
     arm_folder: Path,
     words: Callable[[Prompt], str] = lambda prompt: prompt.text,
     negative: str = "",
+    heard: dict[str, Text] | None = None,
 ) -> Iterator[int]:
     """Draw every batch into the arm's folder; yields each batch's number of pictures, once saved.
 
     `words` are what is drawn for a prompt; its noise stays that of the prompt as it was. A batch is
     saved while the next is drawn, and what was drawn is saved even where drawing ends early.
+    `heard` is what captions became before, by the same text encoders; new ones are added.
     """
-    states = TextStates(pipe, sampler.guidance > 1, negative)
+    states = TextStates(pipe, sampler.guidance > 1, negative, heard)
     pending: list[Future[None]] = []
     with ThreadPoolExecutor(SAVERS) as savers:
         for part in batches:
@@ -149,10 +151,12 @@ def _decoding_in_slices(vae: Any) -> Iterator[None]:
 class TextStates:
     """Text encoder outputs, each prompt encoded once: suites repeat a prompt for every seed."""
 
-    def __init__(self, pipe: Any, guided: bool, negative: str = "") -> None:
+    def __init__(
+        self, pipe: Any, guided: bool, negative: str = "", heard: dict[str, Text] | None = None
+    ) -> None:
         self.pipe, self.guided, self.negative = pipe, guided, negative
         self.family = family_of(pipe)
-        self.known: dict[str, Text] = {}
+        self.known: dict[str, Text] = {} if heard is None else heard
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Any]:
         """The pipeline's arguments for these prompts, with the negative one's if guided."""

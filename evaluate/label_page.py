@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unskew.errors import UserError
-from unskew.evaluate.calibration import FOLDER, Sample, Task
+from unskew.evaluate.calibration import FOLDER, Sample
 from unskew.evaluate.pictures import PictureError, PictureFiles, picture_files, read_picture
 from unskew.evaluate.schema import Results
 from unskew.runs import sha256_file, write_text_atomic
@@ -45,7 +45,7 @@ def write_label_page(sample: Sample, results: Results, folder: Path) -> Path:
         cell = (task.arm, task.prompt_id, task.seed)
         if cell not in numbers:
             numbers[cell] = len(pictures)
-            pictures.append(_data_uri(files, task))
+            pictures.append(data_uri(files, *cell, task.image_sha256, task.id))
         tasks.append({"id": task.id, "attribute": task.attribute, "picture": numbers[cell]})
     settings = results.settings.attributes
     data = {
@@ -77,7 +77,7 @@ def page_of(data: Mapping[str, Any]) -> str:
             n=len(data["tasks"]),
             style=Markup(_own("css")),
             script=Markup(script),
-            script_hash=_policy_hash(script),
+            script_hash=policy_hash(script),
             data=data,
         )
     )
@@ -87,18 +87,22 @@ def _own(kind: str) -> str:
     return (HERE / f"label_template.{kind}").read_text("utf-8")
 
 
-def _policy_hash(script: str) -> str:
+def policy_hash(script: str) -> str:
+    """What a content security policy calls a script by (CSP level 2, hash-source)."""
     digest = hashlib.sha256(script.encode()).digest()
     return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
-def _data_uri(files: PictureFiles, task: Task) -> str:
-    file, root = files.file(task.arm, task.prompt_id, task.seed), files.root(task.arm)
+def data_uri(
+    files: PictureFiles, arm: str, prompt_id: str, seed: int, sha256: str, task: str
+) -> str:
+    """A picture as a page holds it. Raises UserError, which names the task, as above."""
+    file, root = files.file(arm, prompt_id, seed), files.root(arm)
     if file is None or not file.is_file():
-        raise UserError(f"the picture of {task.id} is gone from {root}: run the study again")
+        raise UserError(f"the picture of {task} is gone from {root}: run the study again")
     if not file.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"the picture of {task.id} lies outside of {root}: {file.resolve()}")
-    if sha256_file(file) != task.image_sha256:
+        raise UserError(f"the picture of {task} lies outside of {root}: {file.resolve()}")
+    if sha256_file(file) != sha256:
         raise UserError(f"{file} is not the picture that was read: run the study again")
     try:
         return picture_uri(read_picture(file))

@@ -54,7 +54,7 @@ def write_report(study_folder: Path) -> Path:
     gallery = load_gallery(study_folder, results, pd.read_parquet(readings_file, columns=COLUMNS))
     script = _own("js")
     html = (
-        _environment()
+        page_environment()
         .get_template("report_template.html.j2")
         .render(
             results=results,
@@ -76,7 +76,8 @@ def write_report(study_folder: Path) -> Path:
     return report
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates of this folder, escaping all that they print, with the report's words."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,

@@ -1,20 +1,23 @@
 """The study engine: arms x suites x seeds x attributes, run to a result.
 
 Draw what is missing, read every picture, compute the statistics, write the report. The programs
-`audit`, `paired` and `compare` are openings onto `run_study`.
+`audit` and `paired` are openings onto `run_study`, `compare` onto `carry_out`.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
-from unskew.evaluate.arms import wearing
+from unskew.evaluate.arms import Wardrobe
 from unskew.evaluate.classify import (
     ArmPictures,
     ReadingAhead,
@@ -32,6 +35,7 @@ from unskew.evaluate.pairs import write_pairs
 from unskew.evaluate.pictures import write_elsewhere
 from unskew.evaluate.report import write_report
 from unskew.evaluate.results import Results, summarise, write_results
+from unskew.evaluate.reuse import DRAWINGS, drawings
 from unskew.evaluate.samplers import use_sampler
 from unskew.evaluate.summary import write_summary
 from unskew.pipelines import load_base
@@ -43,33 +47,48 @@ Work = list[tuple[str, int]]
 """(arm, number of the batch) of what is to be drawn."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a study found, and the readings that it found it in."""
+
+    results: Results
+    readings: pd.DataFrame
+
+
 def run_study(resolved: Resolved[StudySettings], program: str) -> int:
     """Run a study to its report. Exit code 0, or 1 when its gate failed.
 
     With --json the results are all that stdout gets; the rest goes to stderr.
     """
     if resolved.dry_run:
-        return _run_dry(resolved)
+        return run_dry(resolved)
     with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
-        results = _run(resolved, program)
-    if results is None:
+        judged = carry_out(resolved, program)
+    if judged is None:
         return 0
     if resolved.json:
-        print(results.model_dump_json(indent=2))
-    return 0 if results.gate.passed is not False else 1
+        print(judged.results.model_dump_json(indent=2))
+    return 0 if judged.results.gate.passed is not False else 1
 
 
-def _run_dry(resolved: Resolved[StudySettings]) -> int:
+def run_dry(resolved: Resolved[StudySettings]) -> int:
+    """Check all, draw a batch of every arm in memory, and tell what is to come; writes nothing."""
     processes = join_processes()
     study = look_over(resolved.settings)
     _say(study, processes)
     return dry_run(study, resolved.json) if processes.is_first else 0
 
 
-def _run(resolved: Resolved[StudySettings], program: str) -> Results | None:
-    """The study's results; None in processes that only draw.
+def carry_out(
+    resolved: Resolved[StudySettings],
+    program: str,
+    prepare: Callable[[Study], None] | None = None,
+    conclude: Callable[[Study, Judged], None] | None = None,
+) -> Judged | None:
+    """What the study found; None in processes that only draw.
 
-    Several processes deal the batches among them; the first one reads, judges and reports.
+    Several processes deal the batches among them; the first one reads, judges and reports. In its
+    folder it does `prepare` before anything is drawn, and `conclude` after the report.
     """
     processes = join_processes()
     started = time.perf_counter()
@@ -77,19 +96,23 @@ def _run(resolved: Resolved[StudySettings], program: str) -> Results | None:
     _say(study, processes)
     run = processes.only_first(lambda: _begin(resolved, study, program))
     with run or nullcontext():
+        if prepare:
+            processes.only_first(partial(prepare, study))
         seconds = {"look": time.perf_counter() - started}
         draw_arms(study, processes, seconds)
         processes.part()
         if run is None:
             return None
-        results = judge(study, run, seconds)
+        judged = judge(study, run, seconds)
+        if conclude:
+            conclude(study, judged)
         total = time.perf_counter() - started
         rounded = {name: round(took, 1) for name, took in seconds.items()}
         run.finish("complete", {"seconds": round(total, 1), "seconds_of": rounded})
     print(f"report: {run.folder / 'report.html'}")
-    for reason in results.gate.reasons:
+    for reason in judged.results.gate.reasons:
         print(f"gate: {'holds' if reason.passed else 'FAILS'}: {reason.said}")
-    return results
+    return judged
 
 
 def _say(study: Study, processes: Processes) -> None:
@@ -105,7 +128,7 @@ def _begin(resolved: Resolved[StudySettings], study: Study, program: str) -> Run
         settings=study.plan.settings,
         passed=resolved.passed,
         inputs=study.inputs,
-        facts=study.facts,
+        facts={**study.facts, DRAWINGS: drawings(study)},
         may_change=OF_READING if study.settings.relabel else (),
     )
 
@@ -120,10 +143,12 @@ def draw_arms(study: Study, processes: Processes, seconds: dict[str, float]) -> 
         pipe = load_base(study.base, study.device, study.dtype)
         use_sampler(pipe, study.settings.sampler)
         seconds["load"] = time.perf_counter() - started
+        wardrobe = Wardrobe(pipe)
         with _reading_ahead(study, processes), _bar(batches, mine, processes) as bar:
             for arm in dict.fromkeys(arm for arm, _ in mine):
                 bar.set_description(arm)
-                _draw_arm(study, pipe, arm, [batches[n] for name, n in mine if name == arm], bar)
+                own = [batches[n] for name, n in mine if name == arm]
+                _draw_arm(study, wardrobe, arm, own, bar)
         seconds["draw"] = time.perf_counter() - started - seconds["load"]
     processes.wait()
     if processes.is_first and (left := _missing(study, batches)):
@@ -140,18 +165,19 @@ def _missing(study: Study, batches: Sequence[tuple[Cell, ...]]) -> Work:
 
 
 def _draw_arm(
-    study: Study, pipe: Any, name: str, batches: Sequence[tuple[Cell, ...]], bar: Any
+    study: Study, wardrobe: Wardrobe, name: str, batches: Sequence[tuple[Cell, ...]], bar: Any
 ) -> None:
     arm, settings = study.settings.arms[name], study.settings
     negative = settings.negative_prompt if arm.negative_prompt is None else arm.negative_prompt
-    with wearing(pipe, name, arm):
+    with wardrobe.wearing(arm) as heard:
         for drawn in draw(
-            pipe,
+            wardrobe.pipe,
             batches,
             study.sampler,
             study.images / name,
             lambda prompt: arm.rewritten(prompt.id, prompt.text),
             negative,
+            heard,
         ):
             bar.update(drawn)
 
@@ -175,7 +201,7 @@ def _reading_ahead(study: Study, processes: Processes) -> Any:
     return ReadingAhead(arms, study.cells, look)
 
 
-def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
+def judge(study: Study, run: Run, seconds: dict[str, float]) -> Judged:
     """Read every picture, compute the results and write the report."""
     started = time.perf_counter()
     pictures = {arm: study.pictures(arm) for arm in study.plan.arms}
@@ -194,4 +220,4 @@ def judge(study: Study, run: Run, seconds: dict[str, float]) -> Results:
     write_summary(results, run.folder / "summary.md")
     write_report(run.folder)
     seconds["report"] = time.perf_counter() - started - seconds["read"] - seconds["compute"]
-    return results
+    return Judged(results, readings)

@@ -33,7 +33,7 @@ from pydantic import Field
 from unskew.adapters import attach, save_adapter
 from unskew.bases import resolve_base
 from unskew.errors import UserError
-from unskew.evaluate.arms import wearing
+from unskew.evaluate.arms import Wardrobe
 from unskew.evaluate.generate import DECODED_TOGETHER, Cell, plan_batches
 from unskew.evaluate.inputs import Study, look_over
 from unskew.evaluate.pictures import read_picture
@@ -180,8 +180,9 @@ def bare_calls(
     """Seconds of the pipeline's calls alone, and each arm's pictures, batch by batch."""
     seconds, pictures = 0.0, {}
     size = study.settings.resolution_px // pipe.vae_scale_factor
+    wardrobe = Wardrobe(pipe)
     for name, arm in study.settings.drawn.items():
-        with wearing(pipe, name, arm):
+        with wardrobe.wearing(arm):
             drawn = []
             for part in batches:
                 generators = [cell_generator(cell.prompt.text, cell.seed) for cell in part]

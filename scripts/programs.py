@@ -77,6 +77,18 @@ PROGRAMS: dict[str, Program] = {
         "unskew.evaluate.options:StudySettings",
         "emoji/study-quick.yaml",
     ),
+    "compare": Program(
+        "unskew.evaluate.compare",
+        "measure many adapters side by side, and rank them",
+        "unskew.evaluate.compare_options:CompareSettings",
+        "emoji/compare.yaml",
+    ),
+    "compare blind": Program(
+        "unskew.evaluate.blind",
+        "let people choose between arms, unknowing",
+        "unskew.evaluate.blind_options:BlindSettings",
+        "emoji/blind.yaml",
+    ),
     "calibrate": Program(
         "unskew.evaluate.calibrate",
         "label a sample by hand, and correct by the labels",

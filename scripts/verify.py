@@ -24,8 +24,6 @@ from unskew.settings import run_program
 def main(argv: Sequence[str]) -> int:
     """Do every check and tell each; 0 where all pass, 1 where one does not."""
     asked = _parser().parse_args(list(argv))
-    from unskew.scripts.bundle_checks import verify  # --help answers without what it works with
-
     folder: Path = asked.bundle
     if not (folder / CHECKSUMS).is_file():
         raise UserError(f"{folder} is no bundle: it has no {CHECKSUMS}; give the folder with it")

@@ -16,7 +16,9 @@ from unskew.data.options import DataSettings
 from unskew.data.own_options import BuildSettings
 from unskew.data.push import PushSettings
 from unskew.errors import UserError
+from unskew.evaluate.blind_options import BlindSettings
 from unskew.evaluate.calibrate_options import CalibrateSettings
+from unskew.evaluate.compare_options import CompareSettings
 from unskew.evaluate.options import StudySettings
 from unskew.scripts.bench_options import BenchSettings
 from unskew.scripts.bench_statistics_options import StatisticsSettings
@@ -28,7 +30,9 @@ SETTINGS: dict[str, type[Settings]] = {
     "audit": StudySettings,
     "bench": BenchSettings,
     "bench-statistics": StatisticsSettings,
+    "blind": BlindSettings,
     "calibrate": CalibrateSettings,
+    "compare": CompareSettings,
     "data": DataSettings,
     "data-build": BuildSettings,
     "push": PushSettings,

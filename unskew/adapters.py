@@ -25,6 +25,7 @@ from torch.nn import Module, Parameter
 
 from unskew.errors import UserError
 from unskew.families import family_of
+from unskew.foreign import scale_of_one, with_alphas
 from unskew.runs import atomic_path
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -160,21 +161,28 @@ def load_adapter(pipe: Any, path: Path, name: str, weight: float = 1.0) -> None:
         )
     except Exception as error:
         raise UserError(f"adapter {file} cannot be read as a LoRA ({error})") from error
+    try:
+        loaded = with_alphas(loaded, alphas)
+    except UserError as error:
+        raise UserError(f"adapter {file} cannot be read as a LoRA: {error}") from error
     loaded = {_dora_name(key): tensor for key, tensor in loaded.items()}
     models = {part: getattr(pipe, part) for part in ("unet", *family.ENCODERS)}
     unet = convert_unet_state_dict_to_peft(_of("unet", loaded, keep_prefix=True))
     texts = {part: _text_weights(part, loaded, models[part]) for part in family.ENCODERS}
     strangers = [key for key in loaded if key.split(".")[0] not in models]
     _check_fits(models, {**unet, **_prefixed(texts)}, strangers, file)
+    if not metadata:
+        parts = {"unet": {key.removeprefix("unet."): t for key, t in unet.items()}, **texts}
+        metadata = {k: v for part, own in parts.items() for k, v in scale_of_one(part, own).items()}
     if unet:
         pipe.unet.load_lora_adapter(
-            unet, prefix="unet", adapter_name=name, network_alphas=alphas, metadata=metadata
+            unet, prefix="unet", adapter_name=name, network_alphas=None, metadata=metadata
         )
     for part, weights in texts.items():
         if weights:
             pipe.load_lora_into_text_encoder(
                 loaded,
-                network_alphas=alphas,
+                network_alphas=None,
                 text_encoder=models[part],
                 prefix=part,
                 adapter_name=name,

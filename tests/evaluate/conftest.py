@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,10 +41,16 @@ StudyOn = Callable[..., Path]
 
 
 @pytest.fixture
-def study_on(tiny_people: Path, tmp_path: Path) -> StudyOn:
+def study_on(study_in: Callable[..., Path], tmp_path: Path) -> StudyOn:
     """A function from a base and what has a LoRA to a study's YAML: the base against itself."""
+    return partial(study_in, tmp_path)
 
-    def study(base: Path, *components: str) -> Path:
+
+@pytest.fixture(scope="session")
+def study_in(tiny_people: Path) -> Callable[..., Path]:
+    """The same as a function of the folder that the YAML, the adapter and the study go to."""
+
+    def study(tmp_path: Path, base: Path, *components: str) -> Path:
         pipe = load_base(base, torch.device("cpu"), torch.float32)
         torch.manual_seed(0)
         names = [name for name in ("unet", *family_of(pipe).ENCODERS) if name in components]

@@ -125,7 +125,7 @@ FOUND = SimpleNamespace(
 
 def part(name, *arguments):
     """A macro of the report's parts, rendered."""
-    module = report._environment().get_template("report_parts.html.j2").module
+    module = report.page_environment().get_template("report_parts.html.j2").module
     return str(getattr(module, name)(*arguments))
 
 

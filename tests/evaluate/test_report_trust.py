@@ -111,14 +111,14 @@ def test_no_text_becomes_markup(bare_study, tmp_path_factory, text):
 
 def test_the_escape_test_can_fail(bare_study, tmp_path, monkeypatch):
     """With escaping off, the test above does notice."""
-    original = report._environment
+    original = report.page_environment
 
     def careless():
         environment = original()
         environment.autoescape = False
         return environment
 
-    monkeypatch.setattr(report, "_environment", careless)
+    monkeypatch.setattr(report, "page_environment", careless)
     with pytest.raises(AssertionError):
         check_escaped(bare_study, tmp_path, HOSTILE)
 

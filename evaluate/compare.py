@@ -1,0 +1,141 @@
+"""Compare adapters side by side: many arms, the same prompts, the same noise, one leaderboard.
+
+unskew compare                                        # Emoji World, after `unskew demo`
+python evaluate/compare.py --config MINE.yaml
+python evaluate/compare.py --adapters.ours.weights 0.5 1 --suites.held_out.seeds 3    # tiny
+unskew compare blind --help                           # let people choose, unknowing
+the same command again                                # draws only what is missing
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, redirect_stdout
+
+from unskew.errors import UserError
+from unskew.evaluate.blind_scores import blind_results
+from unskew.evaluate.calibration import run_fingerprint
+from unskew.evaluate.compare_options import CompareSettings
+from unskew.evaluate.compare_page import PAGE, write_compare_page
+from unskew.evaluate.comparison import compare, ranking_board
+from unskew.evaluate.inputs import Study
+from unskew.evaluate.lineup import Lineup, line_up
+from unskew.evaluate.options import StudySettings
+from unskew.evaluate.report_words import number
+from unskew.evaluate.reuse import check_folders, take_drawn
+from unskew.evaluate.robustness import check_robustness, is_asked, trials, try_elsewhere
+from unskew.evaluate.schema_comparison import Comparison, Weakest, write_comparison
+from unskew.evaluate.study import Judged, carry_out, run_dry
+from unskew.processes import join_processes
+from unskew.settings import Resolved, config_path, resolve, run_program
+
+
+def main(argv: Sequence[str]) -> int:
+    """Resolve the settings and compare; exit code 0, or 1 when the gate failed."""
+    resolved = resolve(
+        CompareSettings,
+        argv,
+        default_config=config_path("emoji/compare.yaml"),
+        prog="unskew compare",
+        description=(__doc__ or "").split("\n")[0],
+    )
+    settings = resolved.settings
+    lineup = line_up(settings)
+    if len(lineup.study.arms) < 2:
+        raise UserError(
+            f"a comparison has two or more arms, got {list(lineup.study.arms)}: add to adapters, "
+            "mixes or arms; `unskew audit` measures one"
+        )
+    check_robustness(settings, lineup, join_processes().count > 1)
+    check_folders(settings.reuse)
+    study = replaced(resolved, lineup.study)
+    if resolved.dry_run:
+        return run_dry(study)
+    made: list[Comparison] = []
+
+    def prepare(study: Study) -> None:
+        for word in take_drawn(study, settings.reuse):
+            print(word, file=sys.stderr)
+
+    def conclude(study: Study, judged: Judged) -> None:
+        made.append(_conclude(resolved, lineup, study, judged))
+
+    with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
+        judged = carry_out(study, "compare", prepare, conclude)
+        if judged is None:
+            return 0
+        print("\n".join(lines(made[0])))
+        print(f"comparison: {lineup.study.out / PAGE}")
+    if resolved.json:
+        print(made[0].model_dump_json(indent=2))
+    return 0 if judged.results.gate.passed is not False else 1
+
+
+def replaced(resolved: Resolved[CompareSettings], study: StudySettings) -> Resolved[StudySettings]:
+    """The same command with these settings of a study."""
+    return Resolved(study, resolved.passed, resolved.config, resolved.dry_run, resolved.json)
+
+
+def _conclude(
+    resolved: Resolved[CompareSettings], lineup: Lineup, study: Study, judged: Judged
+) -> Comparison:
+    """Compute the comparison, try its arm elsewhere where that is asked for, write both files."""
+    settings, out = resolved.settings, study.settings.out
+    comparison = compare(judged, study.plan, lineup, settings.rank_on)
+    chosen = blind_results(out, run_fingerprint(out))
+    comparison = comparison.model_copy(update={"blind": chosen})
+    arm = settings.robustness.arm or comparison.recommendation.arm
+    if is_asked(settings) and arm is None:
+        print("robustness: no arm is recommended, so none is tried elsewhere", file=sys.stderr)
+    elif is_asked(settings) and arm is not None:
+        board = ranking_board(judged, study.plan, settings.rank_on)
+
+        def run(other: StudySettings, keep: Callable[[Study, Judged], None]) -> None:
+            carry_out(replaced(resolved, other), "compare elsewhere", conclude=keep)
+
+        tried = try_elsewhere(
+            trials(settings, lineup, arm, board.suite),
+            arm,
+            board,
+            study.plan.margins.imbalance,
+            run,
+        )
+        comparison = comparison.model_copy(update={"robustness": tried})
+    write_comparison(comparison, out)
+    write_compare_page(out)
+    return comparison
+
+
+def lines(comparison: Comparison) -> Iterator[str]:
+    """The leaderboard in words, then the recommendation."""
+    ranking = comparison.ranking
+    yield (
+        f"imbalance of {' and '.join(ranking.attributes)} on {ranking.suite}, "
+        f"{ranking.n_prompts} prompts x {ranking.n_seeds} seeds (0 = on target):"
+    )
+    for place in comparison.leaderboard:
+        low, high = place.ci95
+        ties = ", ".join(comparison.title(arm) for arm in place.ties)
+        yield (
+            f"  {place.rank}. {place.title}: {number(place.imbalance)} "
+            f"({number(low)} to {number(high)})"
+            + _told("fidelity", place.fidelity)
+            + _told("drift", place.drift)
+            + (f", tied with {ties}" if ties else "")
+        )
+    yield comparison.recommendation.sentence
+    for condition in comparison.robustness.conditions if comparison.robustness else ():
+        low, high = condition.ci95
+        yield (
+            f"{condition.title}: change {number(condition.change, sign=True)} ({number(low)} to "
+            f"{number(high)}); survives: {condition.survives}"
+        )
+
+
+def _told(what: str, weakest: Weakest | None) -> str:
+    return f", {what} {weakest.verdict}" if weakest else ""
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, sys.argv[1:]))
