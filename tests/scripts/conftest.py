@@ -61,7 +61,7 @@ def runs(
     for name, value in train.TINY.items():
         settings[name] = {**settings[name], **value} if value and isinstance(value, dict) else value
     settings |= {"base": str(tiny_base), "dataset": str(tiny_dataset), "cache": str(root / "cache")}
-    settings["optimizer"]["learning_rate"] = 0.05
+    settings["optimizer"]["learning_rate"] = 0.5  # an effect that pictures show
     assert program(lora.main, settings, root / "train.yaml", root / f"{LOCAL}-lora") == 0
     (root / "prompts.yaml").write_text(yaml.safe_dump(evaluate.PROMPTS, sort_keys=False), "utf-8")
     study = {
