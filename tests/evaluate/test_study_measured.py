@@ -24,7 +24,11 @@ CONTROLS = {
     "suite": "control",
     "role": "control",
     "templates": ["{x}"],
-    "subjects": {"apple": "a red apple", "banana": "a banana", "house": "a house"},
+    "subjects": {
+        "apple": "a red apple",
+        "dog": "a dog",
+        "market": "a christmas market in the snow",
+    },
 }
 
 
