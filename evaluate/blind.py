@@ -36,7 +36,7 @@ from unskew.evaluate.schema import Results, load_results
 from unskew.evaluate.schema_comparison import FILE, BlindResult, load_comparison, write_comparison
 from unskew.prompts import load_suites, prompt_file
 from unskew.runs import locked
-from unskew.settings import Resolved, config_path, resolve
+from unskew.settings import Resolved, config_path, resolve, run_program
 
 
 def main(argv: Sequence[str]) -> int:
@@ -176,3 +176,7 @@ def _say(resolved: Resolved[BlindSettings], told: dict[str, Any], *lines: str) -
         print(json.dumps(told, indent=2))
     for line in lines:
         print(line, file=sys.stderr if resolved.json else sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, sys.argv[1:]))

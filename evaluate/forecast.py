@@ -85,7 +85,7 @@ def dry_run(study: Study, as_json: bool) -> int:
     forecast = Forecast(
         planned=planned,
         to_draw=to_draw,
-        minutes=round(seconds / 60, 2),
+        minutes=round(seconds / 60, 3),
         memory_gib=round(_peak_memory(study.device) / GIB, 2),
         disk_gib=round(size / max(drawn, 1) * to_draw / GIB, 3),
         disk_free_gib=round(shutil.disk_usage(_existing(study.settings.out)).free / GIB, 1),

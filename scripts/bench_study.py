@@ -98,7 +98,8 @@ def measure(settings: BenchStudySettings, folder: Path, *, smallest: bool) -> di
     pipe = load_base(base, study.device, study.dtype)
     use_sampler(pipe, asked.sampler)
     batches = plan_batches(study.cells, asked.batch)[: 1 if smallest else None]
-    bare_calls(study, pipe, batches[:1])  # to warm up
+    wardrobe = Wardrobe(pipe)
+    bare_calls(study, wardrobe, batches[:1])  # to warm up
     ours, bare, parts = [], [], []
     repeats = 0 if smallest else settings.repeats
     for turn in range(repeats):
@@ -109,7 +110,7 @@ def measure(settings: BenchStudySettings, folder: Path, *, smallest: bool) -> di
                 ours.append(seconds)
                 parts.append(split)
             else:
-                seconds, pictures = bare_calls(study, pipe, batches)
+                seconds, pictures = bare_calls(study, wardrobe, batches)
                 bare.append(seconds)
             say(f"turn {turn + 1} of {repeats}, {who}: {seconds:.1f} s")
     state = git_state()
@@ -175,12 +176,11 @@ def timed_study(settings: StudySettings) -> tuple[float, dict[str, float]]:
 
 
 def bare_calls(
-    study: Study, pipe: Any, batches: Sequence[tuple[Cell, ...]]
+    study: Study, wardrobe: Wardrobe, batches: Sequence[tuple[Cell, ...]]
 ) -> tuple[float, dict[str, list[NDArray[np.uint8]]]]:
     """Seconds of the pipeline's calls alone, and each arm's pictures, batch by batch."""
-    seconds, pictures = 0.0, {}
+    seconds, pictures, pipe = 0.0, {}, wardrobe.pipe
     size = study.settings.resolution_px // pipe.vae_scale_factor
-    wardrobe = Wardrobe(pipe)
     for name, arm in study.settings.drawn.items():
         with wardrobe.wearing(arm):
             drawn = []

@@ -1,7 +1,7 @@
 """Publish an adapter with its proof: a folder for the model hub, and the upload.
 
 unskew publish --license cc-by-4.0                      # writes runs/emoji-bundle
-unskew publish --train RUN --study RUN --license L --out BUNDLE --dry-run   # shows all of it
+unskew publish --train RUN --study RUN --license cc-by-4.0 --out BUNDLE --dry-run   # shows it
 unskew publish ... --push owner/name                    # and uploads it, private unless said
 the same command again                                  # uploads what is missing
 """

@@ -14,6 +14,7 @@ from typing import Self
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from unskew.processes import settle
 from unskew.runs import write_text_atomic
 
 WARM_UP = 3
@@ -51,6 +52,7 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         self.bar.close()
+        settle()
         self.accelerator.end_training()
 
     def leave_out(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,7 @@ from accelerate.utils import broadcast_object_list
 from unskew.errors import UserError
 
 T = TypeVar("T")
+SETTLING_S = 0.2
 PATIENCE = timedelta(days=7)
 """How long processes wait for each other: one may have hours of work more than another."""
 
@@ -77,6 +79,7 @@ class Processes:
     def part(self) -> None:
         """The end of what is done together; each goes on by itself."""
         if self.count > 1:
+            settle()
             PartialState().destroy_process_group()
 
     def say(self, text: str) -> None:
@@ -129,3 +132,13 @@ def take_cores() -> None:
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def settle() -> None:
+    """Give the threads that carried the last exchange time to end it, before their group ends.
+
+    To let go of a tensor such a thread needs Python's lock. A Gloo group that is destroyed before
+    holds that lock while it waits for the thread, so that neither ever ends (torch 2.13).
+    """
+    if PartialState().num_processes > 1:
+        time.sleep(SETTLING_S)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from unskew.runs import read_manifest
@@ -63,7 +64,9 @@ def launch_two(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         try:
             _, said = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGABRT)
+            for worker in psutil.Process(process.pid).children(recursive=True):
+                worker.send_signal(signal.SIGABRT)  # each is in a group of its own
+            process.kill()
             _, said = process.communicate()
     print(said.decode())
     return process.returncode
