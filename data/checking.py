@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from unskew.ahead import ahead
 from unskew.attributes import SUBJECT
+from unskew.data.build_setup import Setup
 from unskew.data.duplicates import Known, Print
 from unskew.data.looking import Look, look_at
 from unskew.data.screen import ScreenSettings, reason_against
 from unskew.data.synthesis_options import SynthesisSettings
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.loading import check_readers, load_classifier
 from unskew.evaluate.classify import ArmPictures, Reader, parts_of, read_part

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from unskew.data.build_setup import Setup
 from unskew.data.gather import Gathered
 from unskew.data.gather_folder import gather_folder
 from unskew.data.gather_streams import gather_stream
@@ -31,7 +32,6 @@ from unskew.data.screening import (
     record_of,
 )
 from unskew.data.sources import AnySource, FolderSettings, name_of
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.face_finder import face_finder
 from unskew.runs import atomic_path

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unskew.data.build_setup import Setup
 from unskew.data.gather import Gathered, said
 from unskew.data.ledger import Ledger, Line
 from unskew.data.sources import HubSettings, ShardSettings, columns_read
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.runs import atomic_path
 

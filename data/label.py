@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from unskew.data.build_setup import Setup
 from unskew.data.gather import Field as Said
 from unskew.data.gather_folder import CLASS
 from unskew.data.looking import Look
 from unskew.data.rows import Row
 from unskew.data.sources import SPLITS, AnySource, LabelColumn, name_of
-from unskew.data.workplace import Setup
 
 
 def row_of(

@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import ValidationError
 from statsmodels.stats.proportion import proportion_confint
 
+from unskew.data.build_setup import Setup
 from unskew.data.card_own import plain
 from unskew.data.rows import Row
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.calibration import Labels
 from unskew.evaluate.label_page import page_of, picture_uri

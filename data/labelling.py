@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from unskew.ahead import ahead
 from unskew.attributes import SUBJECT
+from unskew.data.build_setup import Setup
 from unskew.data.checking import load_readers
 from unskew.data.label_options import LabelSettings
 from unskew.data.rows import Row
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.loading import check_readers
 from unskew.evaluate.classify import Reader

@@ -19,6 +19,7 @@ import yaml
 
 from unskew.data.assembly import Assembly, assemble, assembly_lines
 from unskew.data.balance_choice import Missing
+from unskew.data.build_setup import Setup
 from unskew.data.checking import load_checkers
 from unskew.data.collect import PAGE, RECORD, Plan, collect
 from unskew.data.imagefolder import Folder, write_imagefolder
@@ -31,7 +32,6 @@ from unskew.data.synthesis import base_of, synthesise
 from unskew.data.synthesis_card import COST, cost_section, cost_table
 from unskew.data.synthesis_options import said_of_judge
 from unskew.data.targets import balanced_attributes
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.pipelines import check_base, choose_device
 from unskew.processes import join_processes

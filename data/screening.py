@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unskew.ahead import ahead
+from unskew.data.build_setup import Setup
 from unskew.data.duplicates import Known, Print, Twin, find_duplicates
 from unskew.data.gather import Gathered
 from unskew.data.label import row_of, split_of
@@ -27,7 +28,6 @@ from unskew.data.looking import Look, look_at
 from unskew.data.rows import Row
 from unskew.data.screen import ScreenSettings, kind_of, reason_against
 from unskew.data.sources import AnySource, name_of
-from unskew.data.workplace import Setup
 
 LOOKS = "looks.jsonl"
 FaceCounter = Callable[[NDArray[np.uint8]], int]

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from unskew.attributes import SUBJECT
 from unskew.bases import resolve_base
+from unskew.data.build_setup import Setup
 from unskew.data.checking import Verdict, check, load_checkers
 from unskew.data.duplicates import Known
 from unskew.data.rows import Drawn, Row, Tries, Wanted
 from unskew.data.screen import ScreenSettings
 from unskew.data.synthesis_options import SynthesisSettings
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.classify import Reader
 from unskew.evaluate.generate import Cell, Sampler, draw, missing_batches, plan_batches

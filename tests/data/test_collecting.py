@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from unskew.attributes import load_attribute
+from unskew.data.build_setup import Setup
 from unskew.data.collect import Plan, collect
 from unskew.data.label_options import LabelSettings
 from unskew.data.looking import look_at, upright
 from unskew.data.rows import Row
 from unskew.data.screen import ScreenSettings
 from unskew.data.sources import ColumnSettings, FolderSettings, LabelColumn
-from unskew.data.workplace import Setup
 from unskew.runs import sha256_file
 
 SIDE = 64

@@ -13,11 +13,11 @@ from PIL import Image
 
 from unskew.attributes import load_attribute
 from unskew.data import labelling
+from unskew.data.build_setup import Setup
 from unskew.data.label_check import agreement, write_check
 from unskew.data.label_options import LabelSettings
 from unskew.data.labelling import label, label_readers
 from unskew.data.rows import Row
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.reading import Images, Readings
 from unskew.processes import Processes

@@ -11,10 +11,10 @@ from PIL import Image
 
 from unskew.attributes import load_attribute
 from unskew.data import gather_streams
+from unskew.data.build_setup import Setup
 from unskew.data.gather import Gathered
 from unskew.data.gather_streams import gather_stream
 from unskew.data.sources import HubSettings, ShardSettings
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from unskew.attributes import SUBJECT, load_attribute
 from unskew.data import synthesis
+from unskew.data.build_setup import Setup
 from unskew.data.rows import Wanted
 from unskew.data.screen import ScreenSettings
 from unskew.data.synthesis import Synthesised, synthesise
 from unskew.data.synthesis_options import SynthesisSettings, said_of_judge
-from unskew.data.workplace import Setup
 from unskew.errors import UserError
 from unskew.evaluate.classifiers.reading import Images, Readings
 from unskew.evaluate.generate import Cell, Sampler, draw_batch, plan_batches
@@ -240,7 +240,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import test_synthesis as here
 import unskew.data.checking as checking
-from unskew.data.workplace import Setup
+from unskew.data.build_setup import Setup
 from unskew.attributes import load_attribute
 from unskew.processes import join_processes
 checking.load_classifier = lambda *words: here.Parity()
