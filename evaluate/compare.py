@@ -40,7 +40,23 @@ def main(argv: Sequence[str]) -> int:
         prog="unskew compare",
         description=(__doc__ or "").split("\n")[0],
     )
-    settings = resolved.settings
+    lineup = check(resolved.settings)
+    if resolved.dry_run:
+        return run_dry(replaced(resolved, lineup.study))
+    with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
+        found = run_comparison(resolved, lineup)
+        if found is None:
+            return 0
+        comparison, passed = found
+        print("\n".join(lines(comparison)))
+        print(f"comparison: {lineup.study.out / PAGE}")
+    if resolved.json:
+        print(comparison.model_dump_json(indent=2))
+    return 0 if passed is not False else 1
+
+
+def check(settings: CompareSettings) -> Lineup:
+    """The arms. Raises UserError for what cannot be compared, before anything is loaded."""
     lineup = line_up(settings)
     if len(lineup.study.arms) < 2:
         raise UserError(
@@ -49,27 +65,27 @@ def main(argv: Sequence[str]) -> int:
         )
     check_robustness(settings, lineup, join_processes().count > 1)
     check_folders(settings.reuse)
-    study = replaced(resolved, lineup.study)
-    if resolved.dry_run:
-        return run_dry(study)
+    return lineup
+
+
+def run_comparison(
+    resolved: Resolved[CompareSettings], lineup: Lineup
+) -> tuple[Comparison, bool | None] | None:
+    """Draw what is missing, compare and write; the comparison and whether the gate passed.
+
+    None in processes that only helped.
+    """
     made: list[Comparison] = []
 
     def prepare(study: Study) -> None:
-        for word in take_drawn(study, settings.reuse):
+        for word in take_drawn(study, resolved.settings.reuse):
             print(word, file=sys.stderr)
 
     def conclude(study: Study, judged: Judged) -> None:
         made.append(_conclude(resolved, lineup, study, judged))
 
-    with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
-        judged = carry_out(study, "compare", prepare, conclude)
-        if judged is None:
-            return 0
-        print("\n".join(lines(made[0])))
-        print(f"comparison: {lineup.study.out / PAGE}")
-    if resolved.json:
-        print(made[0].model_dump_json(indent=2))
-    return 0 if judged.results.gate.passed is not False else 1
+    judged = carry_out(replaced(resolved, lineup.study), "compare", prepare, conclude)
+    return None if judged is None else (made[0], judged.results.gate.passed)
 
 
 def replaced(resolved: Resolved[CompareSettings], study: StudySettings) -> Resolved[StudySettings]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
+from unskew.evaluate.compare_options import CompareSettings
+from unskew.evaluate.comparison_run import ComparisonRun, load_run
 from unskew.evaluate.options import SamplerName, StudySettings, check_one_arm, check_several_arms
 from unskew.evaluate.schema import load_results as read_results
 from unskew.evaluate.study_run import StudyRun
@@ -102,6 +104,43 @@ def paired(
             folder holds a run of other settings.
     """
     return _study("paired", config, check_several_arms, {**settings, **(change or {})})
+
+
+class CompareKeywords(StudyKeywords, total=False):
+    """The settings of a comparison: a study's, and its own; `unskew compare --help`."""
+
+    adapters: Mapping[str, Table]
+    mixes: Sequence[str]
+    rank_on: str
+    robustness: Table
+    reuse: Sequence[str | Path]
+
+
+def compare(
+    config: str | Path = "emoji/compare.yaml",
+    *,
+    change: Mapping[str, Any] | None = None,
+    **settings: Unpack[CompareKeywords],
+) -> ComparisonRun:
+    """Measure many arms side by side, and rank them.
+
+    Args:
+        config: A settings file of yours, or one of Unskew's own; Emoji World's if not given.
+        change: Single settings by dotted name, such as {"adapters.ours.weights": [0.5, 1]}.
+        **settings: Whole settings, over those of the file and before `change`.
+
+    Returns:
+        The finished comparison, in `out`. The same call again draws only what is missing.
+
+    Raises:
+        UserError: Settings are wrong (all that is wrong is listed), files are missing, or the
+            folder holds a run of other settings.
+    """
+    given = {**settings, **(change or {})}
+    resolved = resolve_given(CompareSettings, given, config=config, prog="unskew.compare")
+    program = importlib.import_module("unskew.evaluate.compare")
+    program.run_comparison(resolved, program.check(resolved.settings))
+    return load_run(resolved.settings.out)
 
 
 def load_results(run: str | Path) -> StudyRun:

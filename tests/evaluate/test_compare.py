@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import unskew
 from unskew.errors import UserError
 from unskew.evaluate import arms, blind, study
 from unskew.evaluate.compare import main
@@ -169,6 +171,20 @@ def test_what_was_changed_after_it_was_read_is_not_taken(
     assert not (tmp_path / "third").exists()
     with pytest.raises(UserError, match="no such folder"):
         check_folders([tmp_path / "nowhere"])
+
+
+def test_python_sees_what_the_command_found(
+    comparison: Path, told: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same folder, nothing drawn again; tables and a cell say what the file says."""
+    monkeypatch.setattr(study, "load_base", None)
+    run = unskew.compare(comparison)
+    assert run.comparison == told and run.page.is_file()
+    assert list(run.leaderboard["rank"]) == [place.rank for place in told.leaderboard]
+    assert list(run.leaderboard["imbalance"]) == [place.imbalance for place in told.leaderboard]
+    assert list(run.pairs["difference"]) == [row.difference for row in told.pairs]
+    shown = run._repr_html_()
+    assert told.recommendation.sentence in html.unescape(shown) and "<table" in shown
 
 
 def test_people_choose_blindly_and_it_enters_the_comparison(

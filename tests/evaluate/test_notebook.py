@@ -17,7 +17,8 @@ import yaml
 import unskew
 from unskew.errors import UserError
 from unskew.evaluate import paired
-from unskew.evaluate.notebook import StudyKeywords
+from unskew.evaluate.compare_options import CompareSettings
+from unskew.evaluate.notebook import CompareKeywords, StudyKeywords
 from unskew.evaluate.options import StudySettings
 from unskew.settings import config_path, run_program
 
@@ -49,6 +50,7 @@ def test_the_keywords_are_the_settings() -> None:
     """StudyKeywords names every setting of a study, with a type that its shipped values have."""
     hints = typing.get_type_hints(StudyKeywords)
     assert list(hints) == list(StudySettings.model_fields)
+    assert set(typing.get_type_hints(CompareKeywords)) == set(CompareSettings.model_fields)
     types = {name: pydantic.TypeAdapter(hint) for name, hint in hints.items()}
     for file in ("emoji/study-proof.yaml", "sd15/study.yaml", "emoji/audit.yaml"):
         given = yaml.safe_load(config_path(file).read_text("utf-8"))
