@@ -139,6 +139,7 @@ def _readings(plan: StudyPlan) -> pd.DataFrame:
                         "value": values,
                         "readable": readable,
                         "probabilities": None,
+                        "warning": None,
                         "classifier": "made up",
                         "image_sha256": pictures,
                     }
