@@ -8,6 +8,7 @@ loaded when they are first used, so that `import unskew` stays light.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # transformers warns at import that torchvision is missing; nothing here needs it.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# bitsandbytes warns at import, on CPUs with bf16, of a kernel of the hub's that it does without.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _FROM = {
     "CompareKeywords": "unskew.evaluate.notebook",
