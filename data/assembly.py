@@ -1,12 +1,7 @@
 """Assembly: from screened, labelled rows to the plan of a dataset, or of what it lacks.
 
-    a = assemble(rows, groups, settings, also=..., before=..., sections=...)
-    if a.missing:  # balance.by is synthesis, and cells lack pictures
-        wanted = [Wanted(m.subject, m.labels, a.wordings(m), m.count) for m in a.missing]
-        ...draw them...
-        a = assemble([*rows, *drawn_rows], groups, settings, drawn=True, ...)
-    for folder in a.folders:
-        write_imagefolder(folder, passed)
+`assemble` once; where it says that cells are missing, draw them in its wordings and `assemble`
+again with `drawn=True`; then `write_imagefolder` for each of its folders.
 
 Nothing is written here, and no picture is opened but to have it captioned by a model.
 """
