@@ -277,6 +277,7 @@ def _folder(
         card=card(facts),
         description=description(facts),
         extras=extras,
+        sheet_values={a.id: a.values for a in facts.attributes},
     )
 
 

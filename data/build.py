@@ -30,10 +30,11 @@ from PIL import Image
 from unskew.attributes import ATTRIBUTES_DIR, Attribute, load_attribute, target_shares
 from unskew.data.balance import Share, balance_table, choose_balanced
 from unskew.data.captions import captions_of
-from unskew.data.card import SHEET, balance_lines, contact_sheet, dataset_card, exemplar_card
+from unskew.data.card import balance_lines, contact_sheet, dataset_card, exemplar_card
 from unskew.data.emoji_world.art import Drawing, drawings
 from unskew.data.emoji_world.world import WORLD_YAML, Control, Scene, Subject, World, load_world
 from unskew.data.options import DataSettings
+from unskew.data.picture_sheet import SHEET
 from unskew.errors import UserError
 from unskew.runs import atomic_path, open_run, sha256_file, sha256_folder, write_text_atomic
 from unskew.settings import config_path, resolve, run_program

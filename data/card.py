@@ -14,8 +14,8 @@ from PIL import Image
 from unskew.attributes import Attribute
 from unskew.data.balance import Share
 from unskew.data.emoji_world.world import Subject, World
+from unskew.data.picture_sheet import SHEET
 
-SHEET = "contact-sheet.png"
 THUMBNAIL_PX = 40
 COLUMNS = 30
 """Two people subjects of 15 cells side by side."""

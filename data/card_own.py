@@ -11,6 +11,7 @@ from typing import Any
 from unskew.attributes import Attribute
 from unskew.data.balance_tables import Balance
 from unskew.data.croissant import Description
+from unskew.data.picture_sheet import SHEET
 from unskew.settings import Settings
 
 BALANCE_PICTURE = "balance.png"
@@ -104,7 +105,7 @@ def card(facts: Facts) -> str:
         f"# {plain(said.title)}",
         f"{files:,} pictures with {len(rows):,} captions ("
         + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
-        + f"), for `{facts.split}`. Written by `unskew data`, part of Unskew.",
+        + f"), for `{facts.split}`. Written by `unskew data build`, part of Unskew.",
     ]
     if facts.split != "train":
         parts.append("**Not for training**: it is kept to judge what was trained.")
@@ -190,6 +191,8 @@ def _header(facts: Facts) -> str:
 
 def _balance(facts: Facts) -> str:
     lines = ["## Balance", facts.by]
+    if any(row.get(a.id) for row in facts.rows for a in facts.attributes):
+        lines += ["", f"![A picture of each combination, and how many count]({SHEET})"]
     if facts.table:
         lines += [
             "",

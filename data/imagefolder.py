@@ -17,6 +17,7 @@ from typing import Any
 
 from unskew.data.croissant import CROISSANT, Description, croissant
 from unskew.data.picture_bytes import without_metadata
+from unskew.data.picture_sheet import SHEET, picture_sheet
 from unskew.errors import UserError
 from unskew.evaluate.pictures import PictureError, png_of, read_picture
 from unskew.runs import atomic_path, open_run, sha256_folder, write_json_atomic, write_text_atomic
@@ -56,6 +57,8 @@ class Folder:
     """For the Croissant file."""
     extras: Mapping[str, bytes] = field(default_factory=dict)
     """Name -> content of further files: pictures of the card, logs."""
+    sheet_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Attribute -> values, by which the contact sheet is laid out."""
 
 
 def write_imagefolder(folder: Folder, passed: Sequence[str]) -> bool:
@@ -74,7 +77,8 @@ def write_imagefolder(folder: Folder, passed: Sequence[str]) -> bool:
         if run.was_complete:
             return False
         written = _write_pictures(folder)
-        for name, content in folder.extras.items():
+        sheet = picture_sheet(folder.rows, folder.sheet_values, folder.path)
+        for name, content in {**folder.extras, **({SHEET: sheet} if sheet else {})}.items():
             with atomic_path(folder.path / name) as file:
                 file.write_bytes(content)
         rows = [{**row, "sha256": written[row["file_name"]]} for row in folder.rows]

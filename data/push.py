@@ -26,11 +26,12 @@ from huggingface_hub.errors import (
 from unskew.data.card_own import BALANCE_PICTURE
 from unskew.data.croissant import CROISSANT
 from unskew.data.imagefolder import CARD, METADATA
+from unskew.data.picture_sheet import SHEET
 from unskew.errors import UserError
 from unskew.runs import read_manifest, sha256_file
 from unskew.settings import Settings, config_path, resolve, run_program
 
-SENT = (METADATA, CARD, CROISSANT, BALANCE_PICTURE, "contact-sheet.png")
+SENT = (METADATA, CARD, CROISSANT, BALANCE_PICTURE, SHEET)
 """Beside the pictures. The rest stays here: the manifest and logs name files of this machine, and
 pages of what was screened out show pictures that are not in the dataset."""
 REPO = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)

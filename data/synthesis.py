@@ -105,6 +105,10 @@ def synthesise(
         for (state, _), cell, verdict in zip(plan, cells, verdicts, strict=True):
             _note(state, cell, verdict.after(known))
         number += 1
+        full = sum(state.lacks <= 0 for state in states)
+        setup.processes.say(
+            f"round {number}: {len(plan)} pictures drawn, {full} of {len(states)} cells are full"
+        )
     _say(states, setup)
     if settings.when_short == "stop":
         _check_all_there(states)
