@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import re
-import shlex
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,46 +18,8 @@ from unskew.scripts.programs import PROGRAMS, chosen, settings_model
 from unskew.settings import config_path, resolve
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-STARTS = ("unskew ", "python ", "accelerate launch ", "torchrun ", "scripts/", ".ci/")
 VERB_OF = {row.module.removeprefix("unskew."): verb for verb, row in PROGRAMS.items()}
-PLACEHOLDER = re.compile(r"--config (MINE|FILE|X|mine|my-photos)\S*|\.\.\.|…")
-
-
-def commands_of(page: Path) -> Iterator[str]:
-    """Lines of fenced blocks, and words in backticks, that look like commands of ours."""
-    text = page.read_text("utf-8")
-    for block in re.findall(r"^ *```(?:\w*)\n(.*?)^ *```", text, re.M | re.S):
-        yield from (line.strip() for line in block.replace("\\\n", " ").splitlines())
-    inline = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
-    yield from (" ".join(words.split()) for words in re.findall(r"(?<!`)`([^`]+)`(?!`)", inline))
-
-
-def commands_in(module: str) -> Iterator[str]:
-    """The lines of a program's docstring that look like commands of ours."""
-    text = (ROOT / f"{module.removeprefix('unskew.').replace('.', '/')}.py").read_text("utf-8")
-    told = ast.get_docstring(ast.parse(text)) or ""
-    yield from (line.strip() for line in told.splitlines())
-
-
-FOUND = [
-    *((page.name, command) for page in PAGES for command in commands_of(page)),
-    *((row.module, command) for row in PROGRAMS.values() for command in commands_in(row.module)),
-]
-COMMANDS = sorted(
-    {
-        (where, command)
-        for where, command in FOUND
-        if command.startswith(STARTS) and not re.search(r"VERB|\{\w+,|\| |launch --cpu", command)
-    }
-)
-
-
-def words_of(command: str) -> list[str]:
-    """The words, without comment, placeholders and what follows a redirection or a pipe."""
-    words = shlex.split(PLACEHOLDER.sub("", command), comments=True)
-    ends = [n for n, word in enumerate(words) if word in ("|", "||", "&&", ">", ">>")]
-    return words[: ends[0]] if ends else words
+pages = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "oracles" / "page_commands.py")))
 
 
 def check_verb(verb: str, words: Sequence[str]) -> None:
@@ -103,10 +65,10 @@ def _own_imports(text: str) -> Iterator[str]:
             yield str(node.module)
 
 
-@pytest.mark.parametrize(("where", "command"), COMMANDS)
+@pytest.mark.parametrize(("where", "command"), pages.COMMANDS)
 def test_every_command_that_is_told_is_one(where: str, command: str) -> None:
     """A reader can type it: program, verb, settings and their values are taken as they stand."""
-    words = words_of(command)
+    words = pages.words_of(command)
     if words[0] == "unskew":
         check_verb(*chosen(words[1:]))
     elif words[0] in ("python", "accelerate", "torchrun"):
@@ -120,7 +82,7 @@ def test_every_command_that_is_told_is_one(where: str, command: str) -> None:
 
 def test_commands_are_found() -> None:
     """So that the test above could fail: the quick start alone has several of each kind."""
-    quick = [command for where, command in COMMANDS if where == "quick-start.md"]
+    quick = [command for where, command in pages.COMMANDS if where == "quick-start.md"]
     assert any(command.startswith("unskew evaluate") for command in quick)
     assert any(command.startswith("accelerate launch") for command in quick)
     with pytest.raises(Exception, match="there is no option --stepz"):
