@@ -53,10 +53,12 @@ def odd_captions(
         for a in attributes
         for value in a.values
     }
+    harmless = _any_of(set(known.words.harmless)) if known.words.harmless else None
     for row in rows:
         if row["kind"] == "neutral":
+            text = harmless.sub("", row["text"]) if harmless else row["text"]
             for (attribute, value), pattern in patterns.items():
-                if row.get(attribute) and (found := pattern.search(row["text"])):
+                if row.get(attribute) and (found := pattern.search(text)):
                     yield _oddity(row, "names", attribute, value, found.group())
         elif row["kind"] == "explicit":
             for attribute, value, words in contradictions(row["text"], row, known):

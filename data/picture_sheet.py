@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,22 @@ def picture_sheet(
     """PNG with a line for each subject and a column for each combination of `values`.
 
     In each place the first picture that shows it, and under it "pictures x weight". `rows` are
-    metadata.jsonl's, whose pictures lie in `folder`; `values` attribute -> its values. None where
-    no row has a value.
+    metadata.jsonl's, whose pictures lie in `folder`; `values` attribute -> its values. Of subjects
+    with other attributes than most, none is shown. None where no row has a value.
     """
     shown = _shown(rows, tuple(values))
-    subjects = list(dict.fromkeys(subject for subject, _ in shown))[:SUBJECTS]
+    if not shown:
+        return None
+    # Subjects to which other attributes apply would need columns of their own.
+    kinds = Counter(tuple(value is None for value in c) for _, c in shown)
+    usual = kinds.most_common(1)[0][0]
+    shown = {
+        at: files for at, files in shown.items() if tuple(value is None for value in at[1]) == usual
+    }
     there = {combination for _, combination in shown}
-    # An attribute that does not apply to a subject is None there.
     every = itertools.product(*((*of, None) for of in values.values()))
     combinations = [c for c in every if c in there][:COMBINATIONS]
-    if not subjects:
-        return None
+    subjects = list(dict.fromkeys(s for s, c in shown if c in combinations))[:SUBJECTS]
     head = WORDS_PX * (len(values) + 1)
     step, line = PICTURE_PX + GAP_PX, PICTURE_PX + WORDS_PX + GAP_PX
     size = (LEFT_PX + step * len(combinations), head + line * len(subjects))

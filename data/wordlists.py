@@ -55,6 +55,8 @@ class Words:
     verb_endings: tuple[tuple[str, str], ...]
     people: frozenset[str]
     """Single words for people, the last one of each that has several."""
+    harmless: tuple[str, ...]
+    """In lower case: phrases in which a word that may name a value names none."""
     say: Mapping[tuple[str, str], Say]
     """(attribute, value) -> how it is named, in the order in which they are put on a noun."""
     telling: Mapping[tuple[str, str], tuple[Telling, ...]]
@@ -89,6 +91,7 @@ class _WordsFile(StrictModel):
     small_words: list[str]
     being: list[str]
     verb_endings: list[list[str]]
+    harmless: list[str] = []
     people: list[str]
     topics: dict[str, _Topic]
 
@@ -160,6 +163,7 @@ def load_words(
         being=frozenset(table.being),
         verb_endings=tuple((end, instead) for end, instead in table.verb_endings),
         people=frozenset(words.split()[-1] for words in table.people),
+        harmless=tuple(phrase.casefold() for phrase in table.harmless),
         say=named,
         telling={key: tuple(found) for key, found in telling.items()},
     )

@@ -196,6 +196,17 @@ def test_the_check_lists_what_may_still_name_a_value() -> None:
     assert "label of presentation is woman" in str(found[1])
 
 
+def test_a_white_background_names_no_skin() -> None:
+    """What the list calls harmless is not listed; the same word elsewhere is."""
+    tone = load_attribute("skin_tone")
+    known = vocabulary(captioner(CaptionSettings(), (tone,), 0).words)
+    row = {"file_name": "1", "kind": "neutral", "skin_tone": "dark"}
+    background = {**row, "text": "a mechanic on a white background"}
+    person = {**row, "text": "the mechanic is white, on a white background"}
+    assert list(odd_captions([background], (tone,), known)) == []
+    assert [o.words for o in odd_captions([person], (tone,), known)] == ["white"]
+
+
 def test_an_attribute_of_the_users_own_needs_words() -> None:
     """Without them it is said what to give; with them captions name it and neutral ones do not."""
     hat = Attribute("hat", "hat", ("cap", "none"), ATTRIBUTES[0].target[:2], "seen")
