@@ -12,7 +12,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from typing import Any
 
 import yaml
@@ -35,6 +35,7 @@ from unskew.data.targets import balanced_attributes
 from unskew.errors import UserError
 from unskew.pipelines import check_base, choose_device
 from unskew.processes import join_processes
+from unskew.runs import held
 from unskew.settings import Resolved, config_path, resolve, run_program
 
 
@@ -67,23 +68,25 @@ def build(asked: Resolved[BuildSettings]) -> dict[str, Any] | None:
     if settings.synthesis is not None:
         load_checkers(settings.synthesis, tuple(attributes), setup)
         check_base(base_of(settings.synthesis))
-    plan = Plan(settings.sources, settings.screen, settings.label)
-    rows = list(collect(plan, setup))
-    sections = processes.from_first(lambda: _checked(rows, settings, setup))
-    assembly = assemble(rows, (), settings, also=settings.subjects, sections=sections)
-    extras: dict[str, bytes] = {}
-    if assembly.missing and not asked.dry_run:
-        assembly, extras = _drawn(rows, assembly, settings, setup, sections)
     summary = None
-    if processes.is_first:
-        print("\n".join(assembly_lines(assembly)))
-        if asked.dry_run:
-            print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
-            print(f"dry run: no dataset was written; see {setup.work / PAGE}")
-        else:
-            extras |= {name: (setup.work / name).read_bytes() for name in (RECORD, PAGE)}
-            _write(assembly, extras, asked.passed)
-        summary = _summary(assembly)
+    with ExitStack() as until_end:
+        processes.only_first(lambda: until_end.enter_context(held(setup.work)))
+        plan = Plan(settings.sources, settings.screen, settings.label)
+        rows = list(collect(plan, setup))
+        sections = processes.from_first(lambda: _checked(rows, settings, setup))
+        assembly = assemble(rows, (), settings, also=settings.subjects, sections=sections)
+        extras: dict[str, bytes] = {}
+        if assembly.missing and not asked.dry_run:
+            assembly, extras = _drawn(rows, assembly, settings, setup, sections)
+        if processes.is_first:
+            print("\n".join(assembly_lines(assembly)))
+            if asked.dry_run:
+                print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+                print(f"dry run: no dataset was written; see {setup.work / PAGE}")
+            else:
+                extras |= {name: (setup.work / name).read_bytes() for name in (RECORD, PAGE)}
+                _write(assembly, extras, asked.passed)
+            summary = _summary(assembly)
     processes.part()
     return summary
 

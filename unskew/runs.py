@@ -217,6 +217,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder while adding to it. Raises UserError when another program does."""
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} is no run folder: it has no {MANIFEST}")
+    with held(folder):
+        yield
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder of one's own, made where there is none. Raises UserError as `locked`."""
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(_lock_folder(folder)):
         yield
 

@@ -20,7 +20,7 @@ from unskew.data.looking import look_at
 from unskew.data.own_options import BuildSettings
 from unskew.errors import UserError
 from unskew.evaluate.generate import Cell
-from unskew.runs import read_manifest, sha256_file
+from unskew.runs import held, read_manifest, sha256_file
 from unskew.settings import resolve
 from unskew.train.rows import load_rows
 
@@ -108,6 +108,15 @@ def test_a_dry_run_writes_no_dataset(config: Path, capsys: pytest.CaptureFixture
     assert [file.name for file in out.iterdir()] == [".work"]
     said = capsys.readouterr().out
     assert "dry run: no dataset was written" in said and "woman" in said
+
+
+def test_two_builds_do_not_share_a_folder(config: Path) -> None:
+    """The second is told who has it, before it looks at a picture, and nothing is written."""
+    out = config.parent / "out" / "set"
+    with held(out / ".work"), pytest.raises(UserError, match=r"\.work is in use by process"):
+        built(config)
+    assert [file.name for file in (out / ".work").iterdir()] == [".lock"]
+    assert (built(config) / "metadata.jsonl").is_file()
 
 
 def test_the_base_draws_what_a_folder_lacks(config: Path, tiny_base: Path) -> None:
