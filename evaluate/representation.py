@@ -20,6 +20,7 @@ from unskew.evaluate.schema import (
     PromptArm,
     PromptRow,
     RepresentationRow,
+    Unmeasured,
 )
 from unskew.evaluate.spread import mean_sums
 from unskew.evaluate.stats import (
@@ -47,6 +48,14 @@ MOST_LEFT_OUT = 0.10
 """Share of a row's prompts that may have too few readable pictures."""
 LEAST_BASELINE = 0.05
 """Under this imbalance of the baseline a relative reduction says nothing."""
+
+
+class _UnreadableError(UserError):
+    """Too few pictures of an arm can be read to speak of one attribute on one suite."""
+
+    def __init__(self, what: str, arm: str, why: str, advice: str) -> None:
+        super().__init__(f"{what}: {why}: {advice}")
+        self.arm, self.why = arm, why
 
 
 @dataclass(frozen=True)
@@ -81,21 +90,32 @@ class _Sample:
 
 def representation_rows(
     plan: StudyPlan, cells: Mapping[str, SuiteCells]
-) -> tuple[RepresentationRow, ...]:
+) -> tuple[tuple[RepresentationRow, ...], tuple[Unmeasured, ...]]:
     """A row for every attribute measured on a neutral suite and every treated arm.
 
     An audit, a plan of one arm, has a row without `treated` and `change`. Holm's correction runs
-    over the primary rows of all arms. Raises UserError when more than a tenth of a row's prompts
-    have too few readable pictures.
+    over the primary rows of all arms. Where more than a tenth of a row's prompts have too few
+    readable pictures, it is among the second; raises UserError for such a row that is primary or
+    named by the gate, and where it is the baseline that cannot be read.
     """
-    samples = [
-        _sample(plan, suite, attribute, arm, cells[suite])
+    samples, unmeasured = [], []
+    for suite, attribute, arm in (
+        (suite, attribute, arm)
         for suite, role in plan.suite_roles.items()
         if role == "neutral"
         for attribute in plan.attributes
         if any(attribute in prompt.attributes for prompt in plan.prompts_of(suite))
         for arm in range(min(1, len(plan.treated)), len(plan.arms))
-    ]
+    ):
+        try:
+            samples.append(_sample(plan, suite, attribute, arm, cells[suite]))
+        except _UnreadableError as error:
+            named = f"{attribute}@{suite}" in plan.gate.comparisons
+            if error.arm == plan.baseline or (attribute, suite) in plan.primaries or named:
+                raise
+            unmeasured.append(
+                Unmeasured(attribute=attribute, suite=suite, arm=error.arm, why=error.why)
+            )
     changes = [_change_estimate(sample) if len(sample.arms) > 1 else None for sample in samples]
     p_values = {
         n: change.p_value
@@ -103,10 +123,11 @@ def representation_rows(
         if change and (sample.attribute, sample.suite) in plan.primaries
     }
     adjusted = dict(zip(p_values, adjust_p(list(p_values.values()), "holm"), strict=True))
-    return tuple(
+    rows = tuple(
         _row(sample, change, adjusted.get(n))
         for n, (sample, change) in enumerate(zip(samples, changes, strict=True))
     )
+    return rows, tuple(unmeasured)
 
 
 def _sample(plan: StudyPlan, suite: str, attribute: str, arm: int, cells: SuiteCells) -> _Sample:
@@ -145,11 +166,13 @@ def _check_readable(
         short = np.flatnonzero(readable_p < least)
         if len(short) > allowed:
             first = prompts[short[0]].id
-            raise UserError(
-                f"{what}: {len(short)} of {len(prompts)} prompts have fewer than {least} readable "
+            raise _UnreadableError(
+                what,
+                arm,
+                f"{len(short)} of {len(prompts)} prompts have fewer than {least} readable "
                 f"images in arm {arm!r} (allowed: {allowed}; first: {first!r}, "
-                f"{readable_p[short[0]]} readable): look at images/{arm}/{first}, or draw more "
-                "seeds"
+                f"{readable_p[short[0]]} readable)",
+                f"look at images/{arm}/{first}, draw more seeds, or leave the arm out",
             )
 
 

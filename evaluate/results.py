@@ -48,7 +48,7 @@ def summarise(
     check_plan(plan)
     laid_out = lay_out(readings, plan)
     cells = {suite: with_intersections(part, plan) for suite, part in laid_out.items()}
-    representation = representation_rows(plan, cells)
+    representation, unmeasured = representation_rows(plan, cells)
     fidelity = fidelity_rows(plan, cells)
     drift = drift_rows(plan, control_features) if control_features is not None else ()
     quality = quality_rows(plan, measured) if measured is not None else ()
@@ -68,6 +68,7 @@ def summarise(
         settings=_settings(plan, readings),
         counts=total,
         representation=representation,
+        unmeasured=unmeasured,
         fidelity=fidelity,
         drift=drift,
         quality=quality,

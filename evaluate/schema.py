@@ -216,6 +216,16 @@ class DriftRow(Model):
     """Beside it, without a verdict: null where it does not tell the prompts apart."""
 
 
+class Unmeasured(Model):
+    """A representation row that is not there: too few of the arm's pictures could be read."""
+
+    attribute: str
+    suite: str
+    arm: str
+    why: str
+    """In words, with the numbers."""
+
+
 class Counts(Model):
     """Pictures: planned, generated, and generated with none of their readings unreadable."""
 
@@ -281,6 +291,8 @@ class Results(Model):
     settings: ResultSettings
     counts: Counts
     representation: tuple[RepresentationRow, ...]
+    unmeasured: tuple[Unmeasured, ...] = ()
+    """Rows that `representation` lacks; never a primary one or one that the gate names."""
     fidelity: tuple[FidelityRow, ...]
     drift: tuple[DriftRow, ...]
     quality: tuple[QualityRow, ...] = ()

@@ -109,6 +109,8 @@ def carry_out(
         total = time.perf_counter() - started
         rounded = {name: round(took, 1) for name, took in seconds.items()}
         run.finish("complete", {"seconds": round(total, 1), "seconds_of": rounded})
+    for row in judged.results.unmeasured:
+        print(f"not measured: {row.attribute} on {row.suite}: {row.why}")
     print(f"report: {run.folder / 'report.html'}")
     for reason in judged.results.gate.reasons:
         print(f"gate: {'holds' if reason.passed else 'FAILS'}: {reason.said}")

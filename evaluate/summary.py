@@ -198,6 +198,9 @@ def _caveats(results: Results) -> Iterator[str]:
     for attribute in results.settings.attributes.values():
         readers = ", ".join(attribute.classifiers) or "nothing"
         yield f"- {escape(attribute.title)}: {escape(attribute.caveat)} Read by: {escape(readers)}."
+    for row in results.unmeasured:
+        where = f"{row.attribute} on {words.suite_title(row.suite)}"
+        yield f"- Not measured: {escape(f'{where} in arm {row.arm}: {row.why}')}."
     if not any(_corrected(results)):
         yield "- A classifier read these pictures, and its mistakes are not corrected here."
     yield "- Training is random too: a claim about a recipe rests on at least three training seeds."

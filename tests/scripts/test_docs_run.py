@@ -108,6 +108,7 @@ STEPS = [
     ("unskew evaluate --config emoji/study-proof.yaml", STUDY),
     ("unskew evaluate --config emoji/study-synthesis.yaml", STUDY),
     ("unskew compare", STUDY),
+    ("unskew compare --config emoji/compare-drawn.yaml", f"{STUDY} --dry-run"),
     ("unskew compare --config MINE.yaml --dry-run", STUDY),
     ("unskew compare --config MINE.yaml", STUDY),
     ("python evaluate/compare.py --config MINE.yaml", STUDY),
