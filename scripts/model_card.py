@@ -153,6 +153,9 @@ def _limits(facts: Facts, results: Results | None) -> Iterator[str]:
     if results is None:
         yield "Nothing of it was measured that belongs to this bundle."
         return
+    for row in results.unmeasured:
+        what = f"{row.attribute.replace('_', ' ')} on {words.suite_title(row.suite)}"
+        yield f"{escape(what)} was not measured: {escape(row.why)}."
     if not any(row.corrected for row in results.representation):
         yield "A classifier read the pictures, and its mistakes are not corrected in the figures."
     units = {row.inference for row in results.representation}

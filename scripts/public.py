@@ -61,6 +61,7 @@ def public_results(results: Results, arm: str) -> Results:
     return results.model_copy(
         update={
             **parts,
+            "unmeasured": tuple(row for row in results.unmeasured if row.arm == arm),
             "arms": shown,
             "counts": total,
             "settings": ResultSettings.model_validate(settings),

@@ -20,6 +20,7 @@ from unskew.evaluate.generate import Cell
 from unskew.evaluate.results import StudyPlan, summarise
 from unskew.evaluate.summary import summary
 from unskew.prompts import Prompt
+from unskew.scripts.public import public_results
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 made_up = SimpleNamespace(**runpy.run_path(str(ORACLES / "made_up_study.py")))
@@ -96,6 +97,8 @@ def test_an_arm_that_cannot_be_read_on_one_attribute_keeps_its_other_rows() -> N
     whole = summarise(made_up.make_readings(plan, made_up.skewed), plan)
     assert not whole.unmeasured
     assert rows["lora", "size"] in whole.representation
+    of_arm = {arm: public_results(found, arm).unmeasured for arm in ("lora", "other")}
+    assert of_arm == {"lora": (), "other": (lost,)}
     assert "Not measured: size" in summary(found) and "Not measured" not in summary(whole)
 
 
