@@ -60,7 +60,8 @@ def against(place: Place) -> tuple[str, ...]:
     if place.drift and place.drift.verdict == "lost":
         found.append(f"control pictures drift ({number(place.drift.value, 3)})")
     if place.overshoot:
-        found.append(f"{_list(sorted({_attribute(name) for name in place.overshoot}))} overshoots")
+        names = sorted({_attribute(name) for name in place.overshoot})
+        found.append(f"{_list(names)} overshoot{'s' if len(names) == 1 else ''}")
     if place.flags:
         found.append(f"pictures have collapsed ({place.flags[0]})")
     return tuple(found)
