@@ -8,7 +8,7 @@ import yaml
 from unskew.scripts.write_schemas import SETTINGS, main
 from unskew.settings import config_path, resolve
 
-OTHER = {"synthesis": "data-build"}
+OTHER = {"synthesis": "data-build", "own": "data-build"}
 """Files that are not called by their program's schema."""
 
 
