@@ -95,8 +95,9 @@ def representation_rows(
 
     An audit, a plan of one arm, has a row without `treated` and `change`. Holm's correction runs
     over the primary rows of all arms. Where more than a tenth of a row's prompts have too few
-    readable pictures, it is among the second; raises UserError for such a row that is primary or
-    named by the gate, and where it is the baseline that cannot be read.
+    readable pictures, it is among the second; raises UserError for such a row that is primary
+    (every row, where none is) or named by the gate, and where it is the baseline that cannot be
+    read.
     """
     samples, unmeasured = [], []
     for suite, attribute, arm in (
@@ -110,8 +111,9 @@ def representation_rows(
         try:
             samples.append(_sample(plan, suite, attribute, arm, cells[suite]))
         except _UnreadableError as error:
+            primary = not plan.primaries or (attribute, suite) in plan.primaries
             named = f"{attribute}@{suite}" in plan.gate.comparisons
-            if error.arm == plan.baseline or (attribute, suite) in plan.primaries or named:
+            if error.arm == plan.baseline or primary or named:
                 raise
             unmeasured.append(
                 Unmeasured(attribute=attribute, suite=suite, arm=error.arm, why=error.why)

@@ -292,7 +292,7 @@ class Results(Model):
     counts: Counts
     representation: tuple[RepresentationRow, ...]
     unmeasured: tuple[Unmeasured, ...] = ()
-    """Rows that `representation` lacks; never a primary one or one that the gate names."""
+    """Rows that `representation` lacks; never a primary one, or one that the gate names."""
     fidelity: tuple[FidelityRow, ...]
     drift: tuple[DriftRow, ...]
     quality: tuple[QualityRow, ...] = ()

@@ -37,7 +37,7 @@ def test_results_survive_the_file(tmp_path):
     written = json.loads(file.read_text("utf-8"))
     assert set(written) == {
         "schema_version", "status", "baseline", "arms", "settings", "counts",
-        "representation", "fidelity", "drift", "quality", "gate",
+        "representation", "unmeasured", "fidelity", "drift", "quality", "gate",
     }  # fmt: skip
     row = written["representation"][0]
     for key in ("attribute", "suite", "arm", "against", "inference", "n_prompts", "n_seeds"):

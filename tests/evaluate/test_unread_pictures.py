@@ -107,6 +107,7 @@ def test_an_arm_that_cannot_be_read_on_one_attribute_keeps_its_other_rows() -> N
     [
         ("base", {}),
         ("other", {"primaries": (("size", "trained"),)}),
+        ("other", {"primaries": ()}),
         ("other", {"gate": made_up.improved("size@trained")}),
     ],
 )
