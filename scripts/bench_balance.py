@@ -1,7 +1,7 @@
 """How long balancing takes: so many rows of metadata, by choosing and by weights.
 
     python scripts/bench_balance.py             # 100,000 rows, a minute at most
-    python scripts/bench_balance.py 1000        # tiny
+    python scripts/bench_balance.py 10000       # tiny
 
 Prints a line of JSON for each: seconds of one core for splits, goals and balance, and for the whole
 plan with captions, tables and card; the figures in docs/data.md are from here.
