@@ -36,6 +36,8 @@ Imbalances = Mapping[str, float | None]
 """Attribute -> mean imbalance over a suite's prompts, None where too little could be read."""
 Reader = Callable[[Mapping[str, Parameter]], Imbalances]
 """From a LoRA's weights to what the base draws with them."""
+FALLS = (0.5, 0.75, 0.9, 1.0)
+"""Parts of the plain loop's fall in imbalance, from the base's to what it ends at."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,24 @@ def _train(loop: Loop, steps: range) -> None:
         loop.step(step, no_section)
 
 
+def pooled(courses: Sequence[Sequence[Reading]]) -> list[Reading]:
+    """One course of several training seeds': means over them, reading by reading.
+
+    They are of the same steps. An attribute is None where one seed's could not be read.
+    """
+    return [_mean_of(some) for some in zip(*courses, strict=True)]
+
+
+def _mean_of(readings: Sequence[Reading]) -> Reading:
+    imbalance: dict[str, float | None] = {}
+    for id in readings[0].imbalance:
+        values = [reading.imbalance[id] for reading in readings]
+        known = [value for value in values if value is not None]
+        imbalance[id] = float(np.mean(known)) if len(known) == len(values) else None
+    [steps] = {reading.steps for reading in readings}
+    return Reading(steps, float(np.mean([reading.seconds for reading in readings])), imbalance)
+
+
 def smoothed(readings: Sequence[Reading]) -> Floats:
     """(n,) mean imbalance of each reading, were there no chance in which pictures are read.
 
@@ -172,15 +192,23 @@ def seconds_to(readings: Sequence[Reading], goal: float) -> float | None:
     return float(before + (after - before) * fallen)
 
 
-def compare(ours: Sequence[Reading], plain: Sequence[Reading]) -> dict[str, float | None]:
-    """Seconds of both to the imbalance that the plain loop ends at, and ours as a share of its.
+def compare(ours: Sequence[Reading], plain: Sequence[Reading]) -> list[dict[str, float | None]]:
+    """Seconds of both to parts of the plain loop's fall in imbalance, and ours as a share of its.
 
-    So nobody picks the goal. It may come there before its end, and that is when it counts. Empty
-    where pictures could not be read; seconds and share are None where ours never arrives.
+    A row for each of `FALLS`, so nobody picks a goal. It may come to where it ends before its end,
+    and that is when it counts. Empty where pictures could not be read; seconds and share are None
+    where ours never arrives.
     """
     if any(reading.mean is None for reading in (*ours, *plain)):
-        return {}
-    goal = float(smoothed(plain)[-1])
+        return []
+    course = smoothed(plain)
+    return [_arrivals(ours, plain, fall, course[0], course[-1]) for fall in FALLS]
+
+
+def _arrivals(
+    ours: Sequence[Reading], plain: Sequence[Reading], fall: float, start: float, end: float
+) -> dict[str, float | None]:
+    goal = float(end if fall == 1 else start + fall * (end - start))
     mine, other = seconds_to(ours, goal), seconds_to(plain, goal)
     share = mine / other if mine is not None and other else None
-    return {"imbalance": goal, "ours_s": mine, "plain_s": other, "share": share}
+    return {"fall": fall, "imbalance": goal, "ours_s": mine, "plain_s": other, "share": share}

@@ -25,6 +25,8 @@ class EffectSettings(Settings):
     """Seconds of training that each loop gets; as many steps as fit at the speed just measured."""
     readings: Count
     """How often what is drawn is read in that time, after twice the steps each."""
+    training_seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    """Seeds that both loops train with, one after the other; their readings are averaged."""
     prompts: Path
     """A prompt file; a relative path that does not exist is looked up in Unskew's configs."""
     suite: str
@@ -49,7 +51,7 @@ class WantedSettings(Settings):
     ratio: Bar = 0
     """Ours over the plain loop's images/s, at least."""
     effect_share: Bar = 0
-    """Ours over the plain loop's seconds to the same imbalance, at most."""
+    """Ours over the plain loop's seconds to the imbalance that it ends at, at most."""
     memory_gib: Bar = 0
     """Peak memory of ours, at most."""
 
@@ -86,7 +88,7 @@ class BenchSettings(Settings):
     peak_tflops: Annotated[float, Field(ge=0)] = 0
     """The device's peak in TFLOP/s, for the utilisation; 0 measures it by large matrix products."""
     effect: bool = False
-    """Measure the seconds to an effect too, as `reach` says; that takes many minutes."""
+    """Measure the seconds to an effect too, as `reach` says: a quarter of an hour a seed."""
     reach: EffectSettings | None = None
     """How that is measured."""
     wanted: WantedSettings = WantedSettings()

@@ -57,12 +57,14 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         _spread(ratio),
         f"at least {wanted['ratio']:g}" if wanted["ratio"] else NONE,
     )
-    if reached := (report["effect"] or {}).get("reached"):
+    for reached in (report["effect"] or {}).get("reached", []):
+        whole = reached["fall"] == 1
         yield _line(
-            f"seconds to a mean imbalance of {reached['imbalance']:.2f}",
+            f"seconds to {reached['fall']:.0%} of the fall: a mean imbalance of "
+            f"{reached['imbalance']:.2f}",
             [_number(reached[f"{loop}_s"], ".0f", "not reached") for loop in ("ours", "plain")],
             _number(reached["share"], ".2f"),
-            f"at most {wanted['effect_share']:g}" if wanted["effect_share"] else NONE,
+            f"at most {wanted['effect_share']:g}" if whole and wanted["effect_share"] else NONE,
         )
     yield _line(
         "peak memory, GiB",

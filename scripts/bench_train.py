@@ -31,7 +31,7 @@ from unskew.errors import UserError
 from unskew.evaluate.generate import Sampler
 from unskew.runs import git_state
 from unskew.scripts.bench_bases import write_base, write_dataset
-from unskew.scripts.bench_effect import Judge, compare, follow, make_reader
+from unskew.scripts.bench_effect import Judge, Reader, Reading, compare, follow, make_reader, pooled
 from unskew.scripts.bench_loops import Loop, load_ours, load_plain_loop
 from unskew.scripts.bench_meters import machine
 from unskew.scripts.bench_options import BenchSettings, EffectSettings, Overrides
@@ -207,11 +207,35 @@ def effect(
     accelerator: Accelerator,
     figures: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any] | None:
-    """Readings of both loops over the same seconds of training, and how long each took."""
+    """Readings of both loops over the same seconds of training, and how long each took; or None."""
     reach = settings.reach
     if not settings.effect or reach is None:
         return None
     read = make_reader(inputs.base, training.lora, judge_of(reach), accelerator.device)
+    courses = {}
+    for seed in reach.training_seeds:
+        say(f"following both loops with training seed {seed}")
+        seeded = training.model_copy(update={"seed": seed})
+        courses[seed] = courses_of(settings, reach, seeded, inputs, accelerator, figures, read)
+    return {
+        "reached": compare(*(pooled([c[name] for c in courses.values()]) for name in LOOPS)),
+        "courses": {
+            str(seed): {name: [asdict(reading) for reading in course[name]] for name in LOOPS}
+            for seed, course in courses.items()
+        },
+    }
+
+
+def courses_of(
+    settings: BenchSettings,
+    reach: EffectSettings,
+    training: TrainSettings,
+    inputs: Inputs,
+    accelerator: Accelerator,
+    figures: Mapping[str, Mapping[str, Any]],
+    read: Reader,
+) -> dict[str, list[Reading]]:
+    """Each loop's readings with one training seed, taken in turns."""
     courses = []
     for name in LOOPS:
         per_second = figures[name]["images_per_second"]["median"]
@@ -220,14 +244,8 @@ def effect(
         fitted = training.model_copy(update={"steps": steps})
         loop = load(name, settings, fitted, inputs, accelerator)
         courses.append(follow(loop, steps, reach.readings, read, accelerator.device))
-    ours, plain = zip(*zip(*courses, strict=True), strict=True)
-    return {
-        "reached": compare(ours, plain),
-        "readings": {
-            name: [asdict(reading) for reading in some]
-            for name, some in zip(LOOPS, (ours, plain), strict=True)
-        },
-    }
+    taken = zip(*courses, strict=True)
+    return dict(zip(LOOPS, map(list, zip(*taken, strict=True)), strict=True))
 
 
 def judge_of(reach: EffectSettings) -> Judge:

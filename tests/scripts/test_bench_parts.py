@@ -18,7 +18,14 @@ from unskew.errors import UserError
 from unskew.families import family_of
 from unskew.pipelines import load_base
 from unskew.prompts import Prompt
-from unskew.scripts.bench_effect import Reading, compare, imbalances, seconds_to, smoothed
+from unskew.scripts.bench_effect import (
+    Reading,
+    compare,
+    imbalances,
+    pooled,
+    seconds_to,
+    smoothed,
+)
 from unskew.scripts.bench_loops import adapted_modules, load_ours, load_plain_loop
 from unskew.scripts.bench_meters import flops_of
 from unskew.scripts.bench_page import put
@@ -156,15 +163,29 @@ def test_the_first_time_at_the_goal_is_taken(
     assert seconds_to(readings(*values), 0.5) == (expected and pytest.approx(expected))
 
 
-def test_the_goal_is_where_the_plain_loop_ends() -> None:
+def test_the_goals_are_parts_of_the_plain_loops_fall() -> None:
     """Its seconds are those of its first time there; where ours never is, there is no share."""
-    row = compare(readings(0.8, 0.2), readings(0.8, 0.6, 0.6))
-    assert row["imbalance"] == pytest.approx(0.6)
-    assert row["plain_s"] == pytest.approx(10)
-    assert row["share"] == pytest.approx(10 / 3 / 10)
-    row = compare(readings(0.8, 0.7), readings(0.8, 0.2))
-    assert (row["ours_s"], row["plain_s"], row["share"]) == (None, 10, None)
-    assert compare(readings(0.8, 0.7), readings(0.8, None)) == {}
+    rows = compare(readings(0.8, 0.2), readings(0.8, 0.6, 0.6))
+    assert [row["fall"] for row in rows] == [0.5, 0.75, 0.9, 1.0]
+    assert [row["imbalance"] for row in rows] == pytest.approx([0.7, 0.65, 0.62, 0.6])
+    assert [row["plain_s"] for row in rows] == pytest.approx([5, 7.5, 9, 10])
+    assert [row["ours_s"] for row in rows] == pytest.approx([10 / 6, 2.5, 3, 10 / 3])
+    assert [row["share"] for row in rows] == pytest.approx([1 / 3] * 4)
+    last = compare(readings(0.8, 0.7), readings(0.8, 0.2))[-1]
+    assert (last["ours_s"], last["plain_s"], last["share"]) == (None, 10, None)
+    assert compare(readings(0.8, 0.7), readings(0.8, None)) == []
+
+
+def test_training_seeds_are_averaged_reading_by_reading() -> None:
+    """Seconds and imbalance; what one seed could not read is read by none; steps must agree."""
+    late = [Reading(n, 20.0 * n, {"a": value}) for n, value in enumerate((0.6, 0.2))]
+    assert pooled([readings(0.8, 0.4), late]) == [
+        Reading(0, 0.0, {"a": pytest.approx(0.7)}),
+        Reading(1, 15.0, {"a": pytest.approx(0.3)}),
+    ]
+    assert pooled([readings(0.8, 0.4), readings(0.8, None)])[1].mean is None
+    with pytest.raises(ValueError, match="too many"):
+        pooled([[Reading(1, 1.0, {})], [Reading(2, 1.0, {})]])
 
 
 def test_a_course_is_smoothed_to_one_that_falls() -> None:
