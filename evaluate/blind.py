@@ -8,24 +8,22 @@ the same command again                                           # writes the sa
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from unskew.errors import UserError
+from unskew.evaluate.answers import check_drawn_alike, read_answers, store_answers
 from unskew.evaluate.blind_options import BlindSettings
 from unskew.evaluate.blind_page import write_blind_page
 from unskew.evaluate.blind_sample import (
-    FOLDER,
     BlindSample,
+    Choices,
     draw_pairs,
     load_blind_sample,
-    read_choices,
-    store_choices,
+    place,
     write_blind_sample,
 )
 from unskew.evaluate.blind_scores import blind_results, judge_choices
@@ -75,23 +73,16 @@ def _write_page(resolved: Resolved[BlindSettings], results: Results) -> int:
         n=settings.pairs,
         seed=settings.seed,
     )
-    old = load_blind_sample(settings.run, settings.question)
-    if old and old != sample:
-        changed = [
-            f"\n  {key}: {old.settings.get(key)} -> {value}"
-            for key, value in sample.settings.items()
-            if old.settings.get(key) != value
-        ] or ["\n  the run's pictures"]
-        raise UserError(
-            f"{settings.run / FOLDER / settings.question} holds pairs drawn otherwise (there -> "
-            f"now):{''.join(changed)}\nAsk for the same again, or delete that folder."
-        )
-    page = settings.run / FOLDER / settings.question / "page.html"
+    check_drawn_alike(
+        load_blind_sample(settings.run, settings.question),
+        sample,
+        place(settings.run, settings.question),
+    )
+    page = settings.run / sample.page
     if not resolved.dry_run:
         write_blind_sample(sample, settings.run)
         page = write_blind_page(sample, _texts(sample, results), settings.run)
-    _say(
-        resolved,
+    resolved.tell(
         {"page": str(page), "sample": sample.sha256, "pairs": len(sample.pairs)},
         f"{len(sample.pairs)} pairs to compare",
         "dry run: nothing was written"
@@ -111,17 +102,18 @@ def _read_back(resolved: Resolved[BlindSettings]) -> int:
             f"compare blind {settings.run} --question {settings.question}` first, and its page"
         )
     if resolved.dry_run:
-        read = [read_choices(file, sample) for file in settings.choices]
+        read = [read_answers(file, Choices, sample) for file in settings.choices]
         found: tuple[BlindResult, ...] = (judge_choices(sample, read),)
     else:
-        store_choices(settings.choices, settings.run, sample)
+        folder = place(settings.run, sample.question)
+        store_answers(settings.choices, folder, Choices, sample)
         found = blind_results(settings.run, sample.run)
         if (settings.run / FILE).is_file():
             comparison = load_comparison(settings.run).model_copy(update={"blind": found})
             write_comparison(comparison, settings.run)
             write_compare_page(settings.run)
     lines = [line for result in found for line in _lines(result)]
-    _say(resolved, {"blind": [result.model_dump(mode="json") for result in found]}, *lines)
+    resolved.tell({"blind": [result.model_dump(mode="json") for result in found]}, *lines)
     return 0
 
 
@@ -169,13 +161,6 @@ def _texts(sample: BlindSample, results: Results) -> dict[str, str]:
     known = {prompt.id: prompt.text for suite in suites for prompt in suite.prompts}
     ids = {pair.prompt_id for pair in sample.pairs}
     return {id: known.get(id, prompt_words(id)) for id in ids}
-
-
-def _say(resolved: Resolved[BlindSettings], told: dict[str, Any], *lines: str) -> None:
-    if resolved.json:
-        print(json.dumps(told, indent=2))
-    for line in lines:
-        print(line, file=sys.stderr if resolved.json else sys.stdout)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unskew.evaluate.blind_sample import FOLDER, QUESTIONS, BlindSample
+from unskew.evaluate.blind_sample import QUESTIONS, BlindSample
 from unskew.evaluate.label_page import data_uri, policy_hash
 from unskew.evaluate.pictures import picture_files
 from unskew.runs import write_text_atomic
@@ -56,6 +56,6 @@ def write_blind_page(sample: BlindSample, texts: Mapping[str, str], folder: Path
             data={"run": sample.run, "sample": sample.sha256, "pairs": pairs, "pictures": pictures},
         )
     )
-    page = folder / FOLDER / sample.question / "page.html"
+    page = folder / sample.page
     write_text_atomic(page, html)
     return page

@@ -6,23 +6,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError
 
 from unskew.errors import UserError
+from unskew.evaluate.answers import SAMPLE, Answers, load_drawn, stored_answers
 from unskew.evaluate.blind_options import Question
 from unskew.evaluate.schema_model import Model
 from unskew.runs import write_json_atomic
 
 FOLDER = "blind"
-LARGEST_FILE = 20_000_000
+PAGE = "page.html"
 
 QUESTIONS: Mapping[Question, str] = {
     "better": "Which picture is better?",
@@ -62,15 +61,21 @@ class BlindSample(Model):
         """What a file of choices names its sample by."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    @property
+    def page(self) -> str:
+        """Where its page lies in the run's folder."""
+        return f"{FOLDER}/{self.question}/{PAGE}"
 
-class Choices(Model):
+    @property
+    def allowed(self) -> dict[str, tuple[Choice, ...]]:
+        """Pair's id -> what may be answered."""
+        return {pair.id: get_args(Choice) for pair in self.pairs}
+
+
+class Choices(Answers):
     """One rater's answers."""
 
-    schema_version: Literal[1]
-    run: str
-    sample: str
-    rater: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
-    """Lower-case letters, digits and hyphens: it names a file."""
+    WHAT = "choice"
     choices: dict[str, Choice]
 
 
@@ -146,82 +151,21 @@ def _spread(
     return [order[i] for i in np.argsort(turn, kind="stable").tolist()[:n]]
 
 
+def place(folder: Path, question: Question) -> Path:
+    """Where a run folder keeps a question's sample, page and choices."""
+    return folder / FOLDER / question
+
+
 def load_blind_sample(folder: Path, question: Question) -> BlindSample | None:
     """The pairs of a run folder; None where none were drawn."""
-    file = folder / FOLDER / question / "sample.json"
-    if not file.is_file():
-        return None
-    try:
-        return BlindSample.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise UserError(
-            f"{file} is no sample of ours ({error.error_count()} problems): restore it, or delete "
-            f"{file.parent} and choose anew"
-        ) from None
+    return load_drawn(place(folder, question) / SAMPLE, BlindSample)
 
 
 def write_blind_sample(sample: BlindSample, folder: Path) -> None:
     """Write `sample.json` whole or not at all."""
-    file = folder / FOLDER / sample.question / "sample.json"
-    write_json_atomic(file, sample.model_dump(mode="json"))
-
-
-def read_choices(file: Path, sample: BlindSample) -> Choices:
-    """A rater's file, checked against the sample to the last choice. Raises UserError."""
-    try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{file} is larger than {LARGEST_FILE:,} bytes: it holds no choices")
-        choices = Choices.model_validate(json.loads(file.read_text("utf-8")))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"{file} holds no choices: {where}: {first['msg']} ({error.error_count()} problems); "
-            "give the file that the blind page downloads"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is no JSON of choices: {error}") from None
-    if choices.run != sample.run or choices.sample != sample.sha256:
-        raise UserError(
-            f"{file} answers another {'run' if choices.run != sample.run else 'sample'} than this "
-            f"folder's: give the choices made with {FOLDER}/{sample.question}/page.html"
-        )
-    if not choices.choices:
-        raise UserError(f"{file} holds no choice yet: compare some pictures first")
-    known = {pair.id for pair in sample.pairs}
-    for id in choices.choices:
-        if id not in known:
-            raise UserError(f"{file}: there is no pair {id!r} in this sample")
-    return choices
-
-
-def store_choices(files: Sequence[Path], folder: Path, sample: BlindSample) -> None:
-    """Check every file, then keep each as `choices-<rater>.json`.
-
-    Raises UserError, and changes nothing, when one is wrong, when two are of one rater, or when a
-    rater's new file lacks choices that the stored one has.
-    """
-    given = [read_choices(file, sample) for file in files]
-    raters = [choices.rater for choices in given]
-    if len(set(raters)) < len(raters):
-        raise UserError(f"choices: two files are of one rater ({', '.join(raters)}): rename one")
-    place = folder / FOLDER / sample.question
-    for choices in given:
-        stored = place / f"choices-{choices.rater}.json"
-        old = read_choices(stored, sample).choices if stored.is_file() else {}
-        lost = set(old) - set(choices.choices)
-        if lost:
-            raise UserError(
-                f"choices: rater {choices.rater!r} has {len(lost)} stored choices that the new "
-                f"file lacks (first: {min(lost)}): merge them, or move {stored} away first"
-            )
-    for choices in given:
-        write_json_atomic(place / f"choices-{choices.rater}.json", choices.model_dump(mode="json"))
+    write_json_atomic(place(folder, sample.question) / SAMPLE, sample.model_dump(mode="json"))
 
 
 def stored_choices(folder: Path, sample: BlindSample) -> tuple[Choices, ...]:
     """Every rater's choices in a run folder, in the order of their names."""
-    files = sorted((folder / FOLDER / sample.question).glob("choices-*.json"))
-    return tuple(read_choices(file, sample) for file in files)
+    return stored_answers(place(folder, sample.question), Choices, sample)

@@ -8,14 +8,13 @@ the same command again                                      # writes the same pa
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from unskew.errors import UserError
+from unskew.evaluate.answers import check_drawn_alike, read_answers, store_answers
 from unskew.evaluate.calibrate_options import CalibrateSettings
 from unskew.evaluate.calibration import (
     FOLDER,
@@ -25,9 +24,7 @@ from unskew.evaluate.calibration import (
     agreement,
     draw_sample,
     load_sample,
-    read_labels,
     run_fingerprint,
-    store_labels,
     stored_labels,
     write_sample,
 )
@@ -79,25 +76,14 @@ def _write_page(
         attributes=settings.attributes,
         suites=settings.suites,
     )
-    old = load_sample(settings.run)
-    if old and old != sample:
-        changed = [
-            f"\n  {key}: {old.settings.get(key)} -> {value}"
-            for key, value in sample.settings.items()
-            if old.settings.get(key) != value
-        ] or ["\n  the run's pictures or readings"]
-        raise UserError(
-            f"{settings.run / FOLDER} holds a sample drawn otherwise (there -> now):"
-            f"{''.join(changed)}\nAsk for the same again, or delete that folder and label anew."
-        )
-    page = settings.run / FOLDER / "label.html"
+    check_drawn_alike(load_sample(settings.run), sample, settings.run / FOLDER)
+    page = settings.run / sample.page
     if not resolved.dry_run:
         write_sample(sample, settings.run)
         page = write_label_page(sample, results, settings.run)
     per_arm = {arm: sum(t.arm == arm for t in sample.tasks) for arm in results.arms}
     told = {"page": str(page), "sample": sample.sha256, "labels": per_arm}
-    _say(
-        resolved,
+    resolved.tell(
         told,
         f"{len(sample.tasks)} labels to give, " + ", ".join(f"{a} {n}" for a, n in per_arm.items()),
         "dry run: nothing was written"
@@ -119,9 +105,9 @@ def _read_back(
             "first and label its page"
         )
     if resolved.dry_run:
-        labels: tuple[Labels, ...] = tuple(read_labels(file, sample) for file in settings.labels)
+        labels = tuple(read_answers(file, Labels, sample) for file in settings.labels)
     else:
-        store_labels(settings.labels, settings.run, sample)
+        store_answers(settings.labels, settings.run / FOLDER, Labels, sample)
         labels = stored_labels(settings.run, sample)
     corrected = correct(results, readings, sample, labels)
     if not resolved.dry_run:
@@ -143,7 +129,7 @@ def _read_back(
             if row.corrected
         ],
     }
-    _say(resolved, told, *_lines(labels, sample, raters, corrected))
+    resolved.tell(told, *_lines(labels, sample, raters, corrected))
     return 0
 
 
@@ -183,13 +169,6 @@ def _lines(
 
 def _figure(value: float | None) -> str:
     return "none (nothing varies)" if value is None else f"{value:.2f}"
-
-
-def _say(resolved: Resolved[CalibrateSettings], told: dict[str, Any], *lines: str) -> None:
-    if resolved.json:
-        print(json.dumps(told, indent=2))
-    for line in lines:
-        print(line, file=sys.stderr if resolved.json else sys.stdout)
 
 
 if __name__ == "__main__":

@@ -14,18 +14,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from unskew.errors import UserError
+from unskew.evaluate.answers import SAMPLE, Answers, load_drawn, stored_answers
 from unskew.evaluate.schema import Results
 from unskew.evaluate.schema_model import Model
 from unskew.evaluate.stats import Floats
 from unskew.runs import read_manifest, write_json_atomic
 
 FOLDER = "calibration"
-LARGEST_FILE = 20_000_000
-"""Bytes of a file of labels; 100,000 labels have some 3 MB."""
+PAGE = "label.html"
 
 
 class Task(Model):
@@ -59,15 +59,21 @@ class Sample(Model):
         """What a file of labels names its sample by."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    @property
+    def page(self) -> str:
+        """Where its page lies in the run's folder."""
+        return f"{FOLDER}/{PAGE}"
 
-class Labels(Model):
+    @property
+    def allowed(self) -> dict[str, tuple[str | None, ...]]:
+        """Task's id -> what may be answered; None is "cannot tell"."""
+        return {task.id: (*self.values[task.attribute], None) for task in self.tasks}
+
+
+class Labels(Answers):
     """One rater's answers; null is "cannot tell"."""
 
-    schema_version: Literal[1]
-    run: str
-    sample: str
-    rater: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
-    """Lower-case letters, digits and hyphens: it names a file."""
+    WHAT = "label"
     labels: dict[str, str | None]
 
 
@@ -183,98 +189,17 @@ def _number(*parts: object) -> int:
 
 def load_sample(folder: Path) -> Sample | None:
     """The sample of a run folder; None where none was drawn."""
-    file = folder / FOLDER / "sample.json"
-    if not file.is_file():
-        return None
-    try:
-        return Sample.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise UserError(
-            f"{file} is no sample of ours ({error.error_count()} problems): restore it, or delete "
-            f"{file.parent} and label anew"
-        ) from None
+    return load_drawn(folder / FOLDER / SAMPLE, Sample)
 
 
 def write_sample(sample: Sample, folder: Path) -> None:
     """Write `sample.json` whole or not at all."""
-    write_json_atomic(folder / FOLDER / "sample.json", sample.model_dump(mode="json"))
-
-
-def read_labels(file: Path, sample: Sample) -> Labels:
-    """A rater's file, checked against the sample to the last label. Raises UserError."""
-    try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{file} is larger than {LARGEST_FILE:,} bytes: it holds no labels")
-        loaded = json.loads(file.read_text("utf-8"), object_pairs_hook=_once)
-        labels = Labels.model_validate(loaded)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"{file} holds no labels: {where}: {first['msg']} ({error.error_count()} problems); "
-            "give the file that the labelling page downloads"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is no JSON of labels: {error}") from None
-    if labels.run != sample.run or labels.sample != sample.sha256:
-        raise UserError(
-            f"{file} answers another {'run' if labels.run != sample.run else 'sample'} than this "
-            "folder's: give the labels made with this folder's calibration/label.html"
-        )
-    if not labels.labels:
-        raise UserError(f"{file} holds no label yet: label some pictures first")
-    tasks = {task.id: task for task in sample.tasks}
-    for id, value in labels.labels.items():
-        if id not in tasks:
-            raise UserError(f"{file}: there is no picture {id!r} in this sample")
-        allowed = sample.values[tasks[id].attribute]
-        if value is not None and value not in allowed:
-            raise UserError(
-                f"{file}: {id} is labelled {value!r} (allowed: {', '.join(allowed)}, or null for "
-                "cannot tell)"
-            )
-    return labels
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} stands twice")
-    return dict(pairs)
-
-
-def store_labels(files: Sequence[Path], folder: Path, sample: Sample) -> tuple[Labels, ...]:
-    """Check every file, then keep each as `labels-<rater>.json`; what they say.
-
-    Raises UserError, and changes nothing, when one is wrong, when two are of one rater, or when a
-    rater's new file lacks labels that the stored one has.
-    """
-    given = [read_labels(file, sample) for file in files]
-    raters = [labels.rater for labels in given]
-    if len(set(raters)) < len(raters):
-        raise UserError(f"labels: two files are of one rater ({', '.join(raters)}): rename one")
-    for labels in given:
-        stored = folder / FOLDER / f"labels-{labels.rater}.json"
-        old = read_labels(stored, sample).labels if stored.is_file() else {}
-        lost = set(old) - set(labels.labels)
-        if lost:
-            raise UserError(
-                f"labels: rater {labels.rater!r} has {len(lost)} stored labels that the new file "
-                f"lacks (first: {min(lost)}): merge them, or move {stored} away first"
-            )
-    for labels in given:
-        file = folder / FOLDER / f"labels-{labels.rater}.json"
-        write_json_atomic(file, labels.model_dump(mode="json"))
-    return tuple(given)
+    write_json_atomic(folder / FOLDER / SAMPLE, sample.model_dump(mode="json"))
 
 
 def stored_labels(folder: Path, sample: Sample) -> tuple[Labels, ...]:
     """Every rater's labels in a run folder, in the order of their names."""
-    files = sorted((folder / FOLDER).glob("labels-*.json"))
-    return tuple(read_labels(file, sample) for file in files)
+    return stored_answers(folder / FOLDER, Labels, sample)
 
 
 class Agreement(Model):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unskew.errors import UserError
-from unskew.evaluate.calibration import FOLDER, Sample
+from unskew.evaluate.calibration import Sample
 from unskew.evaluate.pictures import PictureError, PictureFiles, picture_files, read_picture
 from unskew.evaluate.schema import Results
 from unskew.runs import sha256_file, write_text_atomic
@@ -62,7 +62,7 @@ def write_label_page(sample: Sample, results: Results, folder: Path) -> Path:
         "tasks": tasks,
         "pictures": pictures,
     }
-    page = folder / FOLDER / "label.html"
+    page = folder / sample.page
     write_text_atomic(page, page_of(data))
     return page
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unskew.adapters import METADATA_KEY, WEIGHTS_FILE, write_safetensors
 from unskew.errors import UserError
+from unskew.hub import fetch, is_hub_id
 from unskew.runs import sha256_file
 
 PEFT_WEIGHTS = "adapter_model.safetensors"
@@ -28,7 +21,6 @@ PEFT_PREFIX = "base_model.model."
 CONVERTED = "adapters"
 """Folder of the cache for PEFT's folders in diffusers' format."""
 ENDING = ".safetensors"
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def resolve_adapter(
@@ -41,7 +33,7 @@ def resolve_adapter(
     converted into `cache`, once. Raises UserError.
     """
     path = Path(adapter)
-    hub = not path.exists() and path.suffix != ENDING and bool(_HUB_ID.fullmatch(adapter))
+    hub = path.suffix != ENDING and is_hub_id(adapter)
     if revision is not None and not hub:
         raise UserError(
             f"revision {revision} is for an adapter on the hub, but {adapter} is none (a hub's is "
@@ -49,7 +41,13 @@ def resolve_adapter(
         )
     if not hub:
         return _of_folder(path, file, cache)
-    folder = _fetched(adapter, revision, file)
+    folder = fetch(
+        adapter,
+        what="adapter",
+        revision=revision,
+        allow=[file] if file else [WEIGHTS_FILE, PEFT_WEIGHTS, PEFT_CONFIG],
+        otherwise=f"a folder, a {ENDING} file",
+    )
     wanted = (file,) if file else (WEIGHTS_FILE, PEFT_WEIGHTS)
     if not any((folder / name).is_file() for name in wanted):
         missing = f"no {file}" if file else f"neither {WEIGHTS_FILE} nor {PEFT_WEIGHTS}"
@@ -112,31 +110,3 @@ def _converted(folder: Path, cache: Path) -> Path:
         {"format": "pt", METADATA_KEY: json.dumps(header, sort_keys=True)},
     )
     return made.parent
-
-
-def _fetched(name: str, revision: str | None, file: str | None) -> Path:
-    """The hub's files as its own cache holds them."""
-    wanted = [file] if file else [WEIGHTS_FILE, PEFT_WEIGHTS, PEFT_CONFIG]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{name} is gated on the hub: accept its terms on its page there, log in with "
-            "`hf auth login` or set HF_TOKEN, and give the same command again"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(
-            f"{name} has no revision {revision} on the hub: give a commit, tag or branch that is "
-            "listed there, or leave revision out"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(
-            f"{name} is no folder or file here and not found on the hub: give a folder, a {ENDING} "
-            "file or a hub id; if it is private, log in with `hf auth login` or set HF_TOKEN"
-        ) from error
-    except OSError as error:  # offline and what the hub's client says of the connection
-        raise UserError(
-            f"{name} is no folder or file here, and could not be fetched from the hub "
-            f"({type(error).__name__}: {error}): fetch it where there is a connection "
-            f"(`hf download {name}`), or give a folder"
-        ) from error

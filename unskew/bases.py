@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +13,11 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 
 from unskew.errors import UserError
 from unskew.families import FAMILIES, Family
+from unskew.hub import fetch, is_hub_id
 from unskew.pipelines import check_parts, parts_of
 from unskew.runs import atomic_path, sha256_file
 
@@ -32,7 +25,6 @@ EMBEDDED_BASE = "emoji-world"
 CHECKPOINT = ".safetensors"
 UNPACKED = "bases"
 """Folder of the cache that single files are unpacked into."""
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PARTS = tuple(dict.fromkeys(part for family in FAMILIES.values() for part in parts_of(family)))
 _SMALL = ("model_index.json", *(f"{part}/*.{end}" for part in _PARTS for end in ("json", "txt")))
 _FULL = (*_SMALL, *(f"{part}/*.safetensors" for part in _PARTS))
@@ -59,7 +51,7 @@ def resolve_base(
     path = Path(name)
     embedded = name == EMBEDDED_BASE
     single = not embedded and path.suffix == CHECKPOINT
-    hub = not embedded and not single and not path.exists() and bool(_HUB_ID.fullmatch(name))
+    hub = not embedded and not single and is_hub_id(name)
     if revision is not None and not hub:
         raise UserError(
             f"base_revision {revision} is for a base on the hub, but base {name} is none (a hub's "
@@ -93,40 +85,12 @@ def _fetched(name: str, revision: str | None) -> Path:
 
     Weights in full precision; those of the variant "fp16" where the repository has no others.
     """
-    at = f" at base_revision {revision}" if revision else ""
-    try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=list(_FULL),
-                ignore_patterns=list(_NOT_WANTED),
-            )
-        )
-        if not list((folder / "unet").glob(f"*{CHECKPOINT}")):
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_HALF)))
-    except GatedRepoError as error:
-        raise UserError(
-            f"base {name} is gated on the hub: accept its terms on its page there, log in with "
-            "`hf auth login` or set HF_TOKEN, and give the same command again"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(
-            f"base {name} has no revision {revision} on the hub: give a commit, tag or branch "
-            "that is listed there, or leave base_revision out"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(
-            f'base {name} is no folder here and not found on the hub: give "{EMBEDDED_BASE}", a '
-            f"diffusers folder, a {CHECKPOINT} file or a hub id; if it is private, log in with "
-            "`hf auth login` or set HF_TOKEN"
-        ) from error
-    except OSError as error:  # offline and what the hub's client says of the connection
-        raise UserError(
-            f"base {name}{at} is no folder here, and could not be fetched from the hub "
-            f"({type(error).__name__}: {error}): fetch it where there is a connection "
-            f"(`hf download {name}`), or give a diffusers folder"
-        ) from error
+    otherwise = f'"{EMBEDDED_BASE}", a diffusers folder, a {CHECKPOINT} file'
+    folder = fetch(
+        name, what="base", revision=revision, allow=_FULL, ignore=_NOT_WANTED, otherwise=otherwise
+    )
+    if not list((folder / "unet").glob(f"*{CHECKPOINT}")):
+        folder = fetch(name, what="base", revision=revision, allow=_HALF, otherwise=otherwise)
     return folder
 
 

@@ -66,6 +66,13 @@ class Resolved(Generic[S]):
     dry_run: bool
     json: bool
 
+    def tell(self, told: Mapping[str, Any], *lines: str) -> None:
+        """Print lines for a reader; with --json, `told` for a program and lines on stderr."""
+        if self.json:
+            print(json.dumps(told, indent=2))
+        for line in lines:
+            print(line, file=sys.stderr if self.json else sys.stdout)
+
 
 def config_path(name: str) -> Path:
     """A file of the installed `unskew.configs`, such as "emoji/train.yaml"."""

@@ -12,7 +12,6 @@ import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from peft import LoraConfig, get_peft_model
 
-from unskew import adapter_sources
 from unskew.adapter_sources import resolve_adapter
 from unskew.adapters import WEIGHTS_FILE, load_adapter
 from unskew.errors import UserError
@@ -79,12 +78,19 @@ def test_the_hub_is_asked_for_the_revision_and_for_these_files_only(
     there.mkdir()
     (there / "style.safetensors").write_bytes(b"")
 
-    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot(
+        name: str,
+        *,
+        revision: str | None,
+        allow_patterns: list[str],
+        ignore_patterns: list[str],
+    ) -> str:
+        assert not ignore_patterns
         asked.append((name, revision, allow_patterns))
         return str(there)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(adapter_sources, "snapshot_download", snapshot)
+    monkeypatch.setattr("unskew.hub.snapshot_download", snapshot)
     found = resolve_adapter(
         "org/style", revision="v1", file="style.safetensors", cache=tmp_path / "cache"
     )
@@ -100,6 +106,6 @@ def test_the_hub_is_asked_for_the_revision_and_for_these_files_only(
         asked_for = httpx2.Request("GET", "http://localhost/org/gone")
         raise RepositoryNotFoundError("no", response=httpx2.Response(404, request=asked_for))
 
-    monkeypatch.setattr(adapter_sources, "snapshot_download", refuse)
+    monkeypatch.setattr("unskew.hub.snapshot_download", refuse)
     with pytest.raises(UserError, match="not found on the hub"):
         resolve_adapter("org/gone", cache=tmp_path / "cache")

@@ -21,7 +21,6 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load_file, save_file
 
-from unskew import bases
 from unskew.bases import base_facts, resolve_base
 from unskew.errors import UserError
 from unskew.families import family_of
@@ -71,7 +70,7 @@ def hub(tiny_sdxl_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (repository / name).parent.mkdir(exist_ok=True)
         (repository / name).write_bytes(b"not wanted")
     hub = Hub(repository, tmp_path / "hub")
-    monkeypatch.setattr(bases, "snapshot_download", hub.snapshot_download)
+    monkeypatch.setattr("unskew.hub.snapshot_download", hub.snapshot_download)
     return hub
 
 
@@ -112,8 +111,8 @@ def refusal(kind: type[Exception]) -> Exception:
     ("error", "message"),
     [
         (refusal(GatedRepoError), "gated.*accept its terms"),
-        (refusal(RepositoryNotFoundError), "no folder here and not found on the hub"),
-        (refusal(RevisionNotFoundError), "no revision v9.*leave base_revision out"),
+        (refusal(RepositoryNotFoundError), "not here and not found on the hub"),
+        (refusal(RevisionNotFoundError), "no revision v9.*leave the revision out"),
         (OfflineModeIsEnabled("offline"), "could not be fetched.*where there is a connection"),
         (LocalEntryNotFoundError("not cached"), "could not be fetched.*diffusers folder"),
     ],
@@ -126,7 +125,7 @@ def test_a_hub_that_refuses_says_what_to_do(
     def refuse(*words: object, **named: object) -> str:
         raise error
 
-    monkeypatch.setattr(bases, "snapshot_download", refuse)
+    monkeypatch.setattr("unskew.hub.snapshot_download", refuse)
     with pytest.raises(UserError, match=f"base org/name.*{message}"):
         resolve_base("org/name", revision="v9")
 
@@ -135,7 +134,7 @@ def test_what_is_here_is_never_looked_for_there(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relative folder that looks like a hub id is the folder, and no other name is an id."""
-    monkeypatch.setattr(bases, "snapshot_download", None)
+    monkeypatch.setattr("unskew.hub.snapshot_download", None)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_base, tmp_path / "models" / "tiny")
     for name in ("models/tiny", "nowhere", "./models/none", "/nowhere/at/all", "a/b/c"):
