@@ -154,26 +154,26 @@ STEPS = [
     ),
 ]
 ELSEWHERE = {
-    r"--help$|^unskew (--version|prompts)$": "scripts/test_help.py",
-    r"^accelerate launch": "train/test_train_processes.py",
-    r"^torchrun .*paired": "evaluate/test_study_kills.py",
-    r"^torchrun .*data\.own": "data/test_synthesis.py",
-    r"^unskew demo|^scripts/demo|^\.ci/run": "scripts/test_demo.py",
-    r"^unskew doctor": "scripts/test_doctor.py",
-    r"^unskew completion": "scripts/test_help.py",
-    r"^scripts/programs": "scripts/test_command.py",
-    r"sd15/|--config configs/sd15": "scripts/test_recipes.py",
-    r"bench_train|bench_bases": "scripts/test_bench_train.py",
-    r"bench_study": "scripts/test_bench_study.py",
-    r"bench_statistics": "scripts/test_bench_statistics.py",
-    r"^unskew data push --folder runs/mine --repo me/mine$": "data/test_push.py",
-    r"--push owner/name": "scripts/test_push.py",
-    r"--arms .*folder: pictures": "evaluate/test_study_arms.py",
-    r"write_schemas": "scripts/test_schemas.py",
-    r"check_wheel": "scripts/test_release.py",
-    r"^scripts/docs$": "scripts/test_docs.py",
+    r"--help$|^unskew (--version|prompts)$": ("scripts/test_help.py", '"--help"'),
+    r"^accelerate launch": ("evaluate/test_study_kills.py", "accelerate.commands.launch"),
+    r"^torchrun .*paired": ("evaluate/test_study_kills.py", "torch.distributed.run"),
+    r"^torchrun .*data\.own": ("data/test_synthesis.py", "torch.distributed.run"),
+    r"^unskew demo|^scripts/demo|^\.ci/run": ("scripts/test_demo.py", 'demo.main(["--short"])'),
+    r"^unskew doctor": ("scripts/test_doctor.py", "doctor.main("),
+    r"^unskew completion": ("scripts/test_help.py", "completion."),
+    r"^scripts/programs": ("scripts/test_command.py", "PROGRAMS"),
+    r"sd15/|--config configs/sd15": ("scripts/test_recipes.py", '"sd15"'),
+    r"bench_train|bench_bases": ("scripts/test_bench_train.py", "bench_train import main"),
+    r"bench_study": ("scripts/test_bench_study.py", "bench_study import main"),
+    r"bench_statistics": ("scripts/test_bench_statistics.py", "bench_statistics.main("),
+    r"^unskew data push --folder runs/mine --repo me/mine$": ("data/test_push.py", "push.main"),
+    r"--push owner/name": ("scripts/test_push.py", '"--push"'),
+    r"--arms .*folder: pictures": ("evaluate/test_study_arms.py", '"folder"'),
+    r"write_schemas": ("scripts/test_schemas.py", "write_schemas import SETTINGS, main"),
+    r"check_wheel": ("scripts/test_release.py", "check_wheel."),
+    r"^scripts/docs$": ("scripts/test_docs.py", '"sphinx"'),
 }
-"""Pattern -> the test that runs such a command, or its program."""
+"""Pattern -> the test that runs such a command, or its program, and what it says there."""
 NEVER = {
     r"^scripts/test": "it runs this",
     r"^scripts/docs --external": "it asks other sites",
@@ -327,8 +327,9 @@ def write_answers(name: str, sample: Any, rater: str, **answers: Mapping[str, st
 
 @pytest.mark.parametrize("pattern", ELSEWHERE)
 def test_what_runs_elsewhere_does(pattern: str) -> None:
-    """The test that is named is there."""
-    assert (ROOT / "tests" / ELSEWHERE[pattern]).is_file()
+    """The test that is named is there, and has the words that run it."""
+    file, words = ELSEWHERE[pattern]
+    assert words in (ROOT / "tests" / file).read_text("utf-8")
 
 
 def test_every_command_has_its_test() -> None:
