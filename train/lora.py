@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 
 from unskew.adapters import WEIGHTS_FILE
 from unskew.bases import base_facts
+from unskew.processes import started_alone
 from unskew.runs import Run, atomic_path, open_run, read_manifest, sha256_file
 from unskew.settings import Resolved, config_path, resolve, run_program
 from unskew.train.average import Average, as_saved, holding, update_average
@@ -60,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
     accelerator = make_accelerator(settings)
     inputs = check_inputs(settings)
     facts = surroundings(settings, accelerator) | base_facts(inputs.base)
+    if alone := started_alone():
+        say(accelerator, alone)
     say(accelerator, f"device: {facts['device']}\ndtype: {facts['dtype']}")
     say(accelerator, describe(settings, inputs))
     if settings.cache_only:

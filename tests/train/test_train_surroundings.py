@@ -43,6 +43,21 @@ def test_a_launcher_that_asks_for_something_else_is_an_error(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_launcher_that_starts_one_of_several_is_told_of(
+    argv: Argv,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As `accelerate launch --cpu --num_processes 2` does: a warning, and training goes on."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert run_program(lora.main, argv(tmp_path / "one", "--dry-run")) == 0
+    assert "starts one process" not in "".join(capsys.readouterr())
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert run_program(lora.main, argv(tmp_path / "one", "--dry-run")) == 0
+    assert "warning: accelerate launch starts one process" in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("ACCELERATE_MIXED_PRECISION", "fp32"), ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")],
