@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from unskew.data.assembly import Assembly, assemble, assembly_lines
-from unskew.data.balance_choice import Missing
 from unskew.data.build_setup import Setup
 from unskew.data.checking import load_checkers
 from unskew.data.collect import PAGE, RECORD, Plan, collect
@@ -27,7 +26,7 @@ from unskew.data.label_check import PAGE as LABEL_PAGE
 from unskew.data.label_check import agreement, write_check
 from unskew.data.own_options import BuildSettings
 from unskew.data.row_captions import captioner
-from unskew.data.rows import Row, Tries, Wanted
+from unskew.data.rows import Row, Wanted
 from unskew.data.synthesis import base_of, synthesise
 from unskew.data.synthesis_card import COST, cost_section, cost_table
 from unskew.data.synthesis_options import said_of_judge
@@ -110,12 +109,22 @@ def _drawn(
     """The dataset's plan with what the base drew, and the table of what it cost."""
     if settings.synthesis is None:
         raise UserError("synthesis must be given where balance.by is synthesis: name the base")
-    wanted = [Wanted(m.subject, m.labels, assembly.wordings(m), m.count) for m in assembly.missing]
+    known = {(row.subject, tuple(sorted(row.cell))) for row in rows if row.is_known}
+    wanted = [
+        Wanted(
+            m.subject,
+            m.labels,
+            assembly.wordings(m),
+            m.count,
+            there=(m.subject, tuple(sorted(m.labels.items()))) in known,
+        )
+        for m in assembly.missing
+    ]
     said = said_of_judge(settings.synthesis)
     for line in said:
         setup.processes.say(line)
     made = synthesise(settings.synthesis, settings.screen, setup, wanted)
-    bare = _without(rows, made.tries, assembly.missing)
+    bare = made.bare
     for subject, cells in bare.items():
         setup.processes.say(f"left out: {subject}, of which {cells} cells have no picture")
     there = {row.subject for row in (*rows, *made.rows)}
@@ -134,19 +143,6 @@ def _drawn(
         sections={**sections, "What drawing cost": cost_section(made.tries, said)},
     )
     return whole, {COST: cost_table(made.tries)}
-
-
-def _without(
-    rows: Sequence[Row], tries: Sequence[Tries], missing: Sequence[Missing]
-) -> Mapping[str, int]:
-    """Subject -> cells of which there is no picture at all, of subjects that have such cells."""
-    there = {(row.subject, tuple(sorted(row.cell))) for row in rows if row.is_known}
-    bare: dict[str, int] = {}
-    for one in tries:
-        cell = (one.subject, tuple(sorted(one.labels.items())))
-        if not one.kept and cell not in there:
-            bare[one.subject] = bare.get(one.subject, 0) + 1
-    return bare
 
 
 def _write(assembly: Assembly, extras: Mapping[str, bytes], passed: Sequence[str]) -> None:

@@ -80,6 +80,8 @@ class Wanted:
     """Prompts that name subject and values, taken in turn."""
     count: int
     """How many pictures that show it."""
+    there: bool = False
+    """Whether the dataset has one of it already."""
 
     @property
     def cell(self) -> Cell:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ GROWTH = 2
 """A round draws at most this many times what a cell has been tried so far."""
 SPARE = 1.2
 """A round draws so much more than the rate so far says is needed."""
+ALONE = 27
+"""Of a subject's cells without a picture after so many tries, one goes on alone."""
 
 
 @dataclass
@@ -53,6 +56,11 @@ class _State:
     @property
     def lacks(self) -> int:
         return self.wanted.count - len(self.good)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is no picture of it at all, drawn or not."""
+        return not self.good and not self.wanted.there
 
     def cell(self, number: int, first_seed: int) -> Cell:
         """The try of this number."""
@@ -76,6 +84,8 @@ class Synthesised:
     """Pictures that show what was asked, by cell in the order wanted, at most as many as wanted."""
     tries: tuple[Tries, ...]
     """What each cell cost, in the same order."""
+    bare: Mapping[str, int] = field(default_factory=dict)
+    """Subject -> cells of which there is no picture at all, of subjects that have such cells."""
 
 
 def synthesise(
@@ -115,7 +125,8 @@ def synthesise(
     rows = [
         artist.row(state, cell, seen, checkers) for state in states for cell, seen in state.good
     ]
-    return Synthesised(tuple(rows), tuple(_tries(state) for state in states))
+    bare = Counter(state.wanted.subject for state in states if state.is_bare)
+    return Synthesised(tuple(rows), tuple(_tries(state) for state in states), bare)
 
 
 def base_of(settings: SynthesisSettings) -> Path:
@@ -130,11 +141,30 @@ def base_of(settings: SynthesisSettings) -> Path:
 
 def _plan(states: Sequence[_State], settings: SynthesisSettings) -> list[tuple[_State, int]]:
     """(cell, number of the try) of the next round."""
+    hopeful = states if settings.when_short == "stop" else _hopeful(states, settings.most_tries)
     return [
         (state, number)
-        for state in states
+        for state in hopeful
         for number in range(state.tries, state.tries + state.next_tries(settings.most_tries))
     ]
+
+
+def _hopeful(states: Sequence[_State], most: int) -> Iterator[_State]:
+    """Cells whose pictures may be used, where a subject with a bare cell is left out.
+
+    Such a subject needs no more pictures once one of its cells has had all its tries. So its bare
+    cells are not all tried to the end: after some tries one goes on, and the others wait for it.
+    """
+    lost = {s.wanted.subject for s in states if s.is_bare and s.tries >= most}
+    tried: set[str] = set()
+    for state in states:
+        subject = state.wanted.subject
+        waits = state.is_bare and state.tries >= ALONE and subject in tried
+        if subject in lost or waits:
+            continue
+        if state.is_bare and state.tries >= ALONE:
+            tried.add(subject)
+        yield state
 
 
 def _note(state: _State, cell: Cell, verdict: Verdict) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,36 @@ def test_cells_that_stay_short_stop_the_build_or_are_told(tiny_base: Path, tmp_p
     assert len(left.rows) == sum(t.kept for t in left.tries) < 9
     assert all(t.tries <= 4 for t in left.tries)
     assert len(made(tiny_base, tmp_path).rows) == 9
+
+
+class Women(Parity):
+    """Sees a woman mechanic in every picture."""
+
+    def read(self, images: Images, attributes: Sequence[str]) -> dict[str, Readings]:
+        """The same whatever it is shown."""
+        first_n = np.zeros(len(images), dtype=np.int64)
+        sure_nk = np.eye(3, dtype=np.float32)[first_n]
+        values = {SUBJECT: ("mechanic", "nurse", "cook"), "presentation": VALUES}
+        return {a: Readings(values[a], first_n, sure_nk) for a in attributes}
+
+
+def test_what_would_be_left_out_is_not_drawn_on(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a subject's hopeless cells one has all its tries; one that is there already is no reason.
+
+    Where nothing is left out, all have theirs, since each may be mended by more.
+    """
+    monkeypatch.setattr("unskew.data.checking.load_classifier", lambda *words: Women())
+    monkeypatch.setattr(synthesis, "ALONE", 2)
+    left = made(tiny_base, tmp_path / "a", most_tries=30, when_short="leave_out")
+    assert [(t.kept, t.tries) for t in left.tries] == [(3, 3), (0, 30), (0, 3)]
+    assert left.bare == {"mechanic": 2}
+    monkeypatch.setattr(sys.modules[__name__], "WANTED", [replace(w, there=True) for w in WANTED])
+    there = made(tiny_base, tmp_path / "b", most_tries=5, when_short="leave_out")
+    assert [t.tries for t in there.tries] == [3, 5, 5] and there.bare == {}
+    with pytest.raises(UserError, match=r"man: 0 of 3 in 5 tries\n.* person: 0 of 3 in 5 tries"):
+        made(tiny_base, tmp_path / "c", most_tries=5)
 
 
 @pytest.mark.usefixtures("parity")
