@@ -62,7 +62,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield _line(
             f"seconds to {reached['fall']:.0%} of the fall: a mean imbalance of "
             f"{reached['imbalance']:.2f}",
-            [_number(reached[f"{loop}_s"], ".0f", "not reached") for loop in ("ours", "plain")],
+            [_number(reached[f"{loop}_s"], ".3g", "not reached") for loop in ("ours", "plain")],
             _number(reached["share"], ".2f"),
             f"at most {wanted['effect_share']:g}" if whole and wanted["effect_share"] else NONE,
         )

@@ -176,8 +176,8 @@ def test_a_report_without_labels_says_so(study: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": {"t99999": "red"}}, "no picture 't99999'"),
-        ({"labels": {"t00001": "mauve"}}, "is labelled 'mauve'"),
+        ({"labels": {"t99999": "red"}}, "no question 't99999'"),
+        ({"labels": {"t00001": "mauve"}}, "is answered 'mauve'"),
         ({"labels": {"t00001": 3}}, "labels.t00001"),
         ({"labels": {}}, "no label yet"),
         ({"sample": "0" * 64}, "another sample"),
