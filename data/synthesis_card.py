@@ -27,8 +27,9 @@ def cost_section(tries: Sequence[Tries], said: Sequence[str]) -> str:
     ]
     if short:
         lines.append(
-            f"- {len(short):,} cells still lacked pictures when their tries were used up; of "
-            f"{sum(t.kept == 0 for t in short):,} there is none at all"
+            f"- {len(short):,} cells lack pictures, and of {sum(t.kept == 0 for t in short):,} none "
+            "was drawn right: their tries were used up, or those of another cell of their subject, "
+            "which is then left out and drawn no more"
         )
     lines += ["", "| subject | cells | kept | drawn | other subject | other value | screened |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
