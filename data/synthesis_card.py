@@ -26,10 +26,10 @@ def cost_section(tries: Sequence[Tries], said: Sequence[str]) -> str:
         *(f"- {plain(line)}" for line in said),
     ]
     if short:
+        none = sum(t.kept == 0 for t in short)
         lines.append(
-            f"- {len(short):,} cells lack pictures, and of {sum(t.kept == 0 for t in short):,} none "
-            "was drawn right: their tries were used up, or those of another cell of their subject, "
-            "which is then left out and drawn no more"
+            f"- {len(short):,} cells lack pictures, {none:,} of them all: their tries were used "
+            "up, or those of another cell of their subject, which is then left out, not drawn on"
         )
     lines += ["", "| subject | cells | kept | drawn | other subject | other value | screened |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
