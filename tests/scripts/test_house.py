@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 FLOORS = {"configs": 0, "unskew": 1, "evaluate": 2, "data": 3, "train": 3, "scripts": 4}
@@ -133,6 +134,17 @@ def test_every_import_is_a_declared_dependency() -> None:
     needed = {module.split(".")[0] for file in FILES for module, _ in imports(file)}
     needed -= set(sys.stdlib_module_names) | {"unskew"}
     assert not {name for name in needed if not declared & owners()[name]}
+
+
+def test_what_is_pinned_runs_on_the_oldest_python() -> None:
+    """Debian 12 has Python 3.11.2: a pin that wants a later 3.11 cannot be installed there."""
+    oldest = setup_cfg()["options"]["python_requires"].removeprefix(">=") + ".0"
+    refused = [
+        f"{distribution.name} {distribution.version}: {distribution.metadata['Requires-Python']}"
+        for distribution in importlib.metadata.distributions()
+        if not SpecifierSet(distribution.metadata["Requires-Python"] or "").contains(oldest)
+    ]
+    assert not refused
 
 
 def test_every_dependency_is_pinned() -> None:
