@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from unskew.evaluate.options import check_one_arm
-from unskew.evaluate.results import Results, load_results
+from unskew.evaluate.results import Results
 from unskew.evaluate.study import StudySettings, run_study
 from unskew.settings import config_path, resolve, run_program
 
@@ -31,11 +31,7 @@ def main(argv: Sequence[str]) -> int:
         description=(__doc__ or "").split("\n")[0],
     )
     check_one_arm(resolved.settings)
-    code = run_study(resolved, "audit")
-    results = resolved.settings.out / "results.json"
-    if not (resolved.dry_run or resolved.json) and results.is_file():
-        print("\n".join(skew_of(load_results(results))))
-    return code
+    return run_study(resolved, "audit", skew_of)
 
 
 def skew_of(results: Results) -> Iterator[str]:

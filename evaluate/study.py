@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -55,15 +55,24 @@ class Judged:
     readings: pd.DataFrame
 
 
-def run_study(resolved: Resolved[StudySettings], program: str) -> int:
+def run_study(
+    resolved: Resolved[StudySettings],
+    program: str,
+    tell: Callable[[Results], Iterable[str]] | None = None,
+) -> int:
     """Run a study to its report. Exit code 0, or 1 when its gate failed.
 
-    With --json the results are all that stdout gets; the rest goes to stderr.
+    `tell` makes the lines that the terminal gets of the results. With --json these are all that
+    stdout gets; the rest goes to stderr.
     """
     if resolved.dry_run:
         return run_dry(resolved)
+
+    def conclude(_: Study, judged: Judged) -> None:
+        print(*(tell(judged.results) if tell else ()), sep="\n", end="\n" * bool(tell))
+
     with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
-        judged = carry_out(resolved, program)
+        judged = carry_out(resolved, program, conclude=conclude)
     if judged is None:
         return 0
     if resolved.json:

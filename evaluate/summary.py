@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unskew.evaluate.schema import (
 )
 from unskew.runs import write_text_atomic
 
+Row = RepresentationRow | FidelityRow | DriftRow
 LONGEST = 500
 """Characters of one piece of foreign text."""
 MARKS = {
@@ -32,6 +34,22 @@ MARKS = {
     "no_change": "=",
     "inconclusive": "?",
 }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of the results in words; what it lacks is empty."""
+
+    title: str
+    suite: str
+    arm: str
+    before: str
+    after: str
+    change: str
+    """With its 95 % interval."""
+    verdict: str
+    primary: bool
+    overshoots: bool
 
 
 def write_summary(results: Results, file: Path) -> Path:
@@ -66,15 +84,14 @@ def summary(results: Results) -> str:
 
 def table(results: Results) -> list[str]:
     """A line of Markdown a row of the results, under two lines of head; none without rows."""
-    rows = list(_rows(results))
+    rows = [_line(row) for row in measured(results)]
     head = "| Measured | Suite | Arm | Before | After | Change (95 % interval) | Verdict |"
     return [head, "| --- | --- | --- | ---: | ---: | ---: | --- |", *rows] if rows else []
 
 
 def escape(text: str) -> str:
     """Text that Markdown and HTML show as it is, on one line, without links and mentions."""
-    shown = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
-    shown = " ".join(shown.split())
+    shown = one_line(text)
     shown = shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
     shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     shown = re.sub(r"([\\`*_{}\[\]()#+!|~$^=\"'-])", _entity, shown)
@@ -82,6 +99,12 @@ def escape(text: str) -> str:
     # Mentions and links are found in what Markdown has rendered, so they need to be broken up.
     shown = re.sub(r"(?<=@)(?=\w)|(?<=&#35;)(?=\w)", "\u2060", shown)
     return re.sub(r"(?i)\bwww(?=\.)|:(?=//)|\b(?:mailto|xmpp)(?=:)", "\\g<0>\u2060", shown)
+
+
+def one_line(text: str) -> str:
+    """Text without what moves a cursor or hides other text."""
+    shown = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
+    return " ".join(shown.split())
 
 
 def _entity(found: re.Match[str]) -> str:
@@ -106,7 +129,8 @@ def _gate(results: Results) -> Iterator[str]:
         )
 
 
-def _rows(results: Results) -> Iterator[str]:
+def measured(results: Results) -> Iterator[Measured]:
+    """Every row of the results in words, as they stand there, in plain text."""
     for row in results.representation:
         title = results.settings.attributes[row.attribute].title
         after = words.number(row.treated.imbalance) if row.treated else ""
@@ -114,7 +138,7 @@ def _rows(results: Results) -> Iterator[str]:
         before = words.number(row.baseline.imbalance)
         if not row.change:
             before = f"{before} ({' to '.join(map(words.number, row.baseline.imbalance_ci95))})"
-        yield _line(row, f"imbalance of {title}", before, after, change)
+        yield _measured(row, f"imbalance of {title}", before, after, change)
     for asked in results.fidelity:
         title = (
             "right subject"
@@ -129,9 +153,24 @@ def _rows(results: Results) -> Iterator[str]:
                 f"{words.points(asked.change.value)} points "
                 f"({words.points(lo)} to {words.points(hi)})"
             )
-        yield _line(asked, title, words.percent(asked.baseline_rate, 1), after, change)
+        yield _measured(asked, title, words.percent(asked.baseline_rate, 1), after, change)
     for drift in results.drift:
-        yield _line(drift, "drift", "", "", _change(drift.excess, drift.ci95))
+        yield _measured(drift, "drift", "", "", _change(drift.excess, drift.ci95))
+
+
+def _measured(row: Row, title: str, before: str, after: str, change: str) -> Measured:
+    judged = row if isinstance(row, RepresentationRow) and row.verdict else None
+    return Measured(
+        title=title,
+        suite=words.suite_title(row.suite),
+        arm=row.arm,
+        before=before,
+        after=after,
+        change=change,
+        verdict=f"{MARKS[row.verdict]} {words.plain(row.verdict)}" if row.verdict else "",
+        primary=bool(judged and judged.primary),
+        overshoots=bool(judged and words.overshooting(judged)),
+    )
 
 
 def _overshoot(results: Results) -> Iterator[str]:
@@ -148,19 +187,10 @@ def _change(value: float, ci95: Interval) -> str:
     return f"{words.number(value, sign=True)} ({words.interval(ci95)})"
 
 
-def _line(
-    row: RepresentationRow | FidelityRow | DriftRow,
-    title: str,
-    before: str,
-    after: str,
-    change: str,
-) -> str:
-    verdict = f"{MARKS[row.verdict]} {words.plain(row.verdict)}" if row.verdict else ""
-    if isinstance(row, RepresentationRow) and verdict:
-        verdict += " (primary)" if row.primary else ""
-        verdict += ", **overshoot**" if words.overshooting(row) else ""
-    named = [escape(title), escape(words.suite_title(row.suite)), escape(row.arm)]
-    return f"| {' | '.join([*named, before, after, change, verdict])} |"
+def _line(row: Measured) -> str:
+    verdict = row.verdict + " (primary)" * row.primary + ", **overshoot**" * row.overshoots
+    named = map(escape, (row.title, row.suite, row.arm))
+    return f"| {' | '.join([*named, row.before, row.after, row.change, verdict])} |"
 
 
 def _collapsed(results: Results) -> list[str]:

@@ -8,6 +8,7 @@ YAML, and several values after one option make a list:
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import traceback
@@ -141,6 +142,9 @@ def run_program(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
     0 done or gate passed and 1 gate failed are main's own; 2 the user's to mend, 70 a crash of
     ours (with traceback), 130 interrupted, 143 terminated.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal's poor alphabet must end nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         with sigterm_raises():
             return main(argv)

@@ -302,7 +302,7 @@ def test_an_audit_says_which_prompts_are_skewed_most(
     folder = {"mine": {"folder": str(study.parent / "audit" / "images" / "mine")}}
     words = ["--config", str(with_arms(study, folder, "again"))]
     assert run_program(audit, words) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == said.splitlines()[1:]
+    assert capsys.readouterr().out == said.replace("/audit/report.html", "/again/report.html")
     assert run_program(audit, ["--config", str(study)]) == 2
     assert "an audit has one arm" in capsys.readouterr().err
 

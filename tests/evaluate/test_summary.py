@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unskew.evaluate.gate_schema import GateSettings, Limits
+from unskew.evaluate.paired import verdicts_of
 from unskew.evaluate.results import summarise
 from unskew.evaluate.summary import escape, summary, write_summary
 
@@ -40,6 +41,27 @@ def test_every_row_has_a_line_with_its_interval_and_verdict():
         assert row.verdict.replace("_", " ") in line
         assert " to " in line
     assert "(primary)" in table[0]
+
+
+def test_a_terminal_gets_the_same_rows():
+    """First the headline, then a line each with its verdict and interval."""
+    said = list(verdicts_of(RESULTS))
+    assert said[0].startswith("On 30 trained prompts the imbalance of perceived colour")
+    rows = (*RESULTS.representation, *RESULTS.fidelity, *RESULTS.drift)
+    assert len(said) == 1 + len(rows) + 1
+    for line, row in zip(said[1:-1], rows, strict=True):
+        assert row.verdict.replace("_", " ") in line and " to " in line
+    assert said[1].endswith(", primary")
+
+
+def test_a_terminal_gets_no_commands_from_names():
+    """What would move the cursor or turn text round is left out."""
+    colour = RESULTS.settings.attributes["colour"]
+    bad = colour.model_copy(update={"title": "a\x1b[2J\u202eb\nc"})
+    settings = RESULTS.settings.model_copy(update={"attributes": {"colour": bad}})
+    said = list(verdicts_of(RESULTS.model_copy(update={"settings": settings})))
+    assert "a [2J b c" in said[0] and "a [2J b c" in said[1]
+    assert not any(char in line for line in said for char in "\x1b\u202e\n")
 
 
 def test_a_failed_gate_says_why_and_how_much_held():

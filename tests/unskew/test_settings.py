@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -353,3 +355,15 @@ def test_a_list_that_is_given_twice_is_refused(asked: Ask) -> None:
     """The first of both would be lost without a word; one option with both values is meant."""
     [problem] = problems(asked, "--lora.target_modules", "to_q", "--lora.target-modules=to_k")
     assert problem.startswith("lora.target_modules is given twice")
+
+
+def test_a_poor_alphabet_ends_nothing() -> None:
+    """Where a terminal has no arrow, its number is printed; the program goes on."""
+    code = (
+        "from unskew.settings import run_program; run_program(lambda _: print('.8 → .1') or 0, [])"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == r".8 \u2192 .1"
