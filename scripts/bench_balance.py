@@ -9,6 +9,7 @@ plan with captions, tables and card; the figures in docs/data.md are from here.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -24,7 +25,6 @@ from unskew.data.balance_weights import weigh
 from unskew.data.rows import Row
 from unskew.data.splits import split_rows
 from unskew.data.targets import goals_of
-from unskew.errors import UserError
 from unskew.settings import run_program
 
 SUBJECTS = 100
@@ -37,9 +37,7 @@ SHARES = {"presentation": (0.2, 0.7, 0.1), "skin_tone": (0.4, 0.25, 0.15, 0.12, 
 
 def main(argv: Sequence[str]) -> int:
     """Time both ways. Returns 0."""
-    if len(argv) > 1 or not all(word.isdigit() for word in argv):
-        raise UserError(f"bench_balance takes a number of rows or nothing, got {' '.join(argv)}")
-    rows = made_up(int(argv[0]) if argv else 100_000)
+    rows = made_up(_parser().parse_args(argv).rows)
     for by in ("choosing", "weights"):
         settings = AssemblySettings.model_validate(
             {
@@ -104,6 +102,14 @@ def made_up(count: int) -> list[Row]:
             )
         )
     return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench_balance.py", description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("rows", type=int, nargs="?", default=100_000, help="(default: 100000)")
+    return parser
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from unskew.data.emoji_world.art import drawings
 from unskew.data.emoji_world.base_parts import build_scheduler, build_tokenizer
@@ -58,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = tyro.cli(Arguments, args=list(argv), config=(tyro.conf.OmitArgPrefixes,))
     if arguments.vae and not (arguments.vae / "config.json").is_file():
         raise UserError(f"vae: {arguments.vae} has no config.json: give an autoencoder's folder")
+    from diffusers import AutoencoderKL, StableDiffusionPipeline  # slow, and not for --help
+
     world = load_world()
     art = list(drawings(world))
     work, settings = arguments.work, arguments.base

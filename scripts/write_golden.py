@@ -7,6 +7,7 @@ After a change that is meant to move them; a minute. What moves them unmeant is 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -34,10 +35,9 @@ PACKAGES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "torch", "tran
 
 def main(argv: Sequence[str]) -> int:
     """Write the file given."""
-    if len(argv) != 1 or argv[0].startswith("-"):
-        raise UserError(f"write_golden takes the file to write, got {' '.join(argv) or 'nothing'}")
+    file = _parser().parse_args(argv).file
     with tempfile.TemporaryDirectory() as folder:
-        write_json_atomic(Path(argv[0]), golden(Path(folder)))
+        write_json_atomic(file, golden(Path(folder)))
     return 0
 
 
@@ -76,6 +76,14 @@ def environment() -> dict[str, Any]:
         "threads": int(SURROUNDINGS["OMP_NUM_THREADS"]),
         **{name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="write_golden.py", description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("file", type=Path, help="the JSON file to write")
+    return parser
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A settings file names its schema in its first line:
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from pathlib import Path
 from unskew.data.options import DataSettings
 from unskew.data.own_options import BuildSettings
 from unskew.data.push import PushSettings
-from unskew.errors import UserError
 from unskew.evaluate.blind_options import BlindSettings
 from unskew.evaluate.calibrate_options import CalibrateSettings
 from unskew.evaluate.compare_options import CompareSettings
@@ -44,13 +44,20 @@ SETTINGS: dict[str, type[Settings]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Write one schema a program into the folder given, or into Unskew's own configs."""
-    if len(argv) > 1 or any(word.startswith("-") for word in argv):
-        raise UserError(f"write_schemas takes one folder or nothing, got {' '.join(argv)}")
-    folder = Path(argv[0]) if argv else config_path("schemas")
+    folder = _parser().parse_args(argv).folder
     for name, model in SETTINGS.items():
         write_schema(model, folder / f"{name}.json")
         print(folder / f"{name}.json")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="write_schemas.py", description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
+    help = "where to (default: configs/schemas)"
+    parser.add_argument("folder", type=Path, nargs="?", default=config_path("schemas"), help=help)
+    return parser
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python data/emoji_world/drawn.py      # writes configs/emoji/synthesis.yaml
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import yaml
@@ -84,5 +85,6 @@ def write() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     write()
     print(FILE)

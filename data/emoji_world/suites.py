@@ -5,6 +5,7 @@ python data/emoji_world/suites.py      # writes configs/prompts/emoji.yaml
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -116,4 +117,5 @@ def prompts_yaml() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     PROMPTS_YAML.write_text(prompts_yaml(), "utf-8")
