@@ -130,16 +130,16 @@ def lines(comparison: Comparison) -> Iterator[str]:
         f"imbalance of {' and '.join(ranking.attributes)} on {ranking.suite}, "
         f"{ranking.n_prompts} prompts x {ranking.n_seeds} seeds (0 = on target):"
     )
+    titles = max(len(place.title) for place in comparison.leaderboard)
     for place in comparison.leaderboard:
         low, high = place.ci95
-        ties = ", ".join(comparison.title(arm) for arm in place.ties)
         yield (
-            f"  {place.rank}. {place.title}: {number(place.imbalance)} "
-            f"({number(low)} to {number(high)})"
+            f"  rank {place.ranks_told:<8} {place.title:<{titles}}  "
+            f"{number(place.imbalance)} ({number(low)} to {number(high)})"
             + _told("fidelity", place.fidelity)
             + _told("drift", place.drift)
-            + (f", tied with {ties}" if ties else "")
         )
+    yield "  (two ranks are the best and the worst that this study leaves open)"
     yield comparison.recommendation.sentence
     for condition in comparison.robustness.conditions if comparison.robustness else ():
         low, high = condition.ci95

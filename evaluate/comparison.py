@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from unskew.errors import UserError
@@ -127,12 +128,11 @@ def _leaderboard(
     decided: Sequence[Difference],
 ) -> tuple[Place, ...]:
     level = levels(board)
-    worse = dict.fromkeys(board.arms, 0)
+    ranks = ranks_of(board.arms, decided)
     ties: dict[str, list[str]] = {arm: [] for arm in board.arms}
     alike: dict[str, list[str]] = {arm: [] for arm in board.arms}
     for found in decided:
         if found.verdict in ("improved", "worsened"):
-            worse[found.against if found.verdict == "improved" else found.arm] += 1
             continue
         for arm, other in ((found.arm, found.against), (found.against, found.arm)):
             ties[arm].append(other)
@@ -147,7 +147,7 @@ def _leaderboard(
         Place(
             arm=arm,
             title=lineup.titles.get(arm, arm),
-            rank=1 + worse[arm],
+            ranks=ranks[arm],
             ties=tuple(ties[arm]),
             alike=tuple(alike[arm]),
             imbalance=float(level.value[n]),
@@ -169,7 +169,25 @@ def _leaderboard(
         )
         for n, arm in enumerate(board.arms)
     ]
-    return tuple(sorted(places, key=lambda place: (place.rank, place.imbalance)))
+    return tuple(sorted(places, key=lambda place: place.imbalance))
+
+
+def ranks_of(arms: Sequence[str], decided: Sequence[Difference]) -> Mapping[str, tuple[int, int]]:
+    """Each arm's best and worst possible rank, 1 the best, by the pairs that are settled.
+
+    1 + the arms that are settled to be better, and all arms - those that are settled to be worse.
+    Where all settled pairs are right together, which Holm's method makes so in 95 % of studies, all
+    true ranks lie within theirs (Mogstad, Romano, Shaikh & Wilhelm 2024, Rev. Econ. Stud. 91:476).
+    """
+    better: Counter[str] = Counter()
+    worse: Counter[str] = Counter()
+    for found in decided:
+        if found.verdict in ("improved", "worsened"):
+            both = (found.arm, found.against)
+            nearer, farther = both if found.verdict == "improved" else both[::-1]
+            better[farther] += 1
+            worse[nearer] += 1
+    return {arm: (1 + better[arm], len(arms) - worse[arm]) for arm in arms}
 
 
 def _value(drift: Weakest | None) -> float:

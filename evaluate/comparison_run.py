@@ -33,7 +33,7 @@ class ComparisonRun(StudyRun):
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """A row an arm, the best first; arms that are tied with others share a rank or name them.
+        """A row an arm, the least imbalance first, with the ranks that are left open to it.
 
         Imbalance is 0 on target and 1 as far as possible; `low` and `high` end its 95 % interval.
         """
@@ -69,7 +69,8 @@ def load_run(folder: Path) -> ComparisonRun:
 def _place(place: Place) -> dict[str, Any]:
     low, high = place.ci95
     return {
-        "rank": place.rank,
+        "rank_best": place.ranks[0],
+        "rank_worst": place.ranks[1],
         "arm": place.title,
         "imbalance": place.imbalance,
         "low": low,

@@ -15,7 +15,7 @@ from unskew.evaluate.schema_model import Inference, Interval, Model, Preserved, 
 from unskew.runs import write_json_atomic
 
 FILE = "comparison.json"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 
 
 class Ranking(Model):
@@ -54,8 +54,8 @@ class Place(Model):
 
     arm: str
     title: str
-    rank: int
-    """1 + the number of arms that are settled to be better."""
+    ranks: tuple[int, int]
+    """The best and the worst that the settled pairs leave open, as `ranks_of` finds them."""
     ties: tuple[str, ...]
     """Arms from which it is not settled to differ: neither can be said to be the better one."""
     alike: tuple[str, ...]
@@ -74,6 +74,12 @@ class Place(Model):
     front: bool | None
     """Whether no other arm has at most its imbalance and its drift, by their estimates. Null where
     drift was not measured."""
+
+    @property
+    def ranks_told(self) -> str:
+        """The ranks that are left to it, "1 to 4", or the one."""
+        best, worst = self.ranks
+        return str(best) if best == worst else f"{best} to {worst}"
 
 
 class PairRow(Model):
@@ -175,11 +181,11 @@ class BlindResult(Model):
 class Comparison(Model):
     """The whole of `comparison.json`."""
 
-    schema_version: Literal[1] = VERSION
+    schema_version: Literal[2] = VERSION
     baseline: str
     ranking: Ranking
     leaderboard: tuple[Place, ...]
-    """By rank, then by imbalance."""
+    """By imbalance."""
     pairs: tuple[PairRow, ...]
     """First those that decide the leaderboard."""
     sweeps: dict[str, tuple[Point, ...]]

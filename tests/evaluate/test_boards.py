@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import runpy
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unskew.evaluate.boards import Board, board_of, difference_of_differences, differences, levels
+from unskew.evaluate.boards import (
+    Board,
+    Difference,
+    board_of,
+    difference_of_differences,
+    differences,
+    levels,
+)
 from unskew.evaluate.cells import StudyPlan, lay_out
+from unskew.evaluate.comparison import ranks_of
 from unskew.evaluate.results import summarise
+from unskew.evaluate.schema_model import Verdict
+from unskew.evaluate.stats import TestedEstimate
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 made_up = SimpleNamespace(**runpy.run_path(str(ORACLES / "made_up_study.py")))
 ARMS = ("base", "a", "b")
+OPEN: tuple[Verdict, ...] = ("no_change", "inconclusive")
 SHARES = {"base": 0.9, "a": 0.6, "b": 0.55}
 
 
@@ -113,3 +128,26 @@ def test_an_effect_lost_elsewhere_is_a_difference_of_differences(n_subjects: int
     effect = here.values_ac[1].mean() - here.values_ac[0].mean()
     assert lost is not None and lost.value == pytest.approx(-effect)
     assert lost.lo > 0
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=7, unique=True),
+    st.sets(st.integers(0, 20)),
+    st.randoms(use_true_random=False),
+)
+def test_true_ranks_lie_within_those_left_open(
+    truths: list[float], settled: set[int], random: Random
+) -> None:
+    """Whichever pairs are settled, if they are settled rightly; an arm with no ties has its own."""
+    level = {f"arm-{n}": truth for n, truth in enumerate(truths)}
+    pairs = []
+    for number, pair in enumerate(combinations(level, 2)):
+        arm, against = random.sample(pair, 2)
+        right: Verdict = "improved" if level[arm] < level[against] else "worsened"
+        verdict: Verdict = right if number in settled else random.choice(OPEN)
+        pairs.append(Difference(arm, against, TestedEstimate(0, 0, 0, 1), 1, verdict))
+    found = ranks_of([*level], pairs)
+    for number, arm in enumerate(sorted(level, key=level.__getitem__), 1):
+        best, worst = found[arm]
+        ties = sum(arm in (p.arm, p.against) and p.verdict in OPEN for p in pairs)
+        assert best <= number <= worst and worst - best == ties

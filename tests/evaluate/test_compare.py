@@ -113,6 +113,14 @@ def test_pairs_with_the_baseline_are_the_rows_of_the_study(
         assert place.ci95 == pytest.approx(tuple(row["treated"]["imbalance_ci95"]), abs=1e-12)
 
 
+def test_the_leaderboard_is_in_order_of_imbalance(told: Comparison) -> None:
+    """Each arm's place lies between the ranks that are left open to it."""
+    assert [p.imbalance for p in told.leaderboard] == sorted(p.imbalance for p in told.leaderboard)
+    for number, place in enumerate(told.leaderboard, 1):
+        assert place.ranks[0] <= number <= place.ranks[1]
+        assert place.ranks[1] - place.ranks[0] == len(place.ties)
+
+
 def test_the_same_command_again_ends_the_same_and_draws_nothing(
     comparison: Path, told: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,7 +188,8 @@ def test_python_sees_what_the_command_found(
     monkeypatch.setattr(study, "load_base", None)
     run = unskew.compare(comparison)
     assert run.comparison == told and run.page.is_file()
-    assert list(run.leaderboard["rank"]) == [place.rank for place in told.leaderboard]
+    ranks = zip(run.leaderboard["rank_best"], run.leaderboard["rank_worst"], strict=True)
+    assert list(ranks) == [place.ranks for place in told.leaderboard]
     assert list(run.leaderboard["imbalance"]) == [place.imbalance for place in told.leaderboard]
     assert list(run.pairs["difference"]) == [row.difference for row in told.pairs]
     shown = run._repr_html_()

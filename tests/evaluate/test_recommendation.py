@@ -43,7 +43,7 @@ def place(arm: str, imbalance: float, far: float = 0.01, **given: Any) -> Place:
     return Place(
         arm=arm,
         title=arm.replace("-", " at ").replace("_", "."),
-        rank=1,
+        ranks=(1, 1),
         alike=(),
         imbalance=imbalance,
         ci95=(imbalance - 0.05, imbalance + 0.05),
