@@ -46,7 +46,7 @@ def resolve_adapter(
         what="adapter",
         revision=revision,
         allow=[file] if file else [WEIGHTS_FILE, PEFT_WEIGHTS, PEFT_CONFIG],
-        otherwise=f"a folder, a {ENDING} file",
+        otherwise=f"a folder or a {ENDING} file",
     )
     wanted = (file,) if file else (WEIGHTS_FILE, PEFT_WEIGHTS)
     if not any((folder / name).is_file() for name in wanted):

@@ -85,7 +85,7 @@ def _fetched(name: str, revision: str | None) -> Path:
 
     Weights in full precision; those of the variant "fp16" where the repository has no others.
     """
-    otherwise = f'"{EMBEDDED_BASE}", a diffusers folder, a {CHECKPOINT} file'
+    otherwise = f'"{EMBEDDED_BASE}", a diffusers folder or a {CHECKPOINT} file'
     folder = fetch(
         name, what="base", revision=revision, allow=_FULL, ignore=_NOT_WANTED, otherwise=otherwise
     )

@@ -35,9 +35,9 @@ def fetch(
 ) -> Path:
     """A repository's files of these patterns, in the folder where the hub's own cache holds them.
 
-    Errors name the thing `what` it is ("base org/name") and what may be given `otherwise` ("a
-    folder"). Raises UserError when it is gated, not there, not there at `revision` (a commit, tag
-    or branch; None is the main branch), or cannot be reached.
+    `revision` is a commit, tag or branch; None is the main branch. Errors name the thing by `what`
+    it is ("base org/name") and say what may be given `otherwise` ("a folder or a file"). Raises
+    UserError when it is gated, not there, not there at this revision, or cannot be reached.
     """
     try:
         return Path(
@@ -57,8 +57,8 @@ def fetch(
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UserError(
-            f"{what} {name} is not here and not found on the hub: give {otherwise} or a hub id; if "
-            "it is private, log in with `hf auth login` or set HF_TOKEN"
+            f"{what} {name} is not here and not found on the hub: give {otherwise}, or a hub id; "
+            "if it is private, log in with `hf auth login` or set HF_TOKEN"
         ) from error
     except OSError as error:  # offline and what the hub's client says of the connection
         at = f" at revision {revision}" if revision else ""
