@@ -48,6 +48,8 @@ class Plan:
     sources: tuple[AnySource, ...]
     screen: ScreenSettings
     label: LabelSettings
+    held_out: tuple[str, ...] = ()
+    """Subjects that are not trained on: of duplicates theirs is kept."""
 
 
 def collect(plan: Plan, setup: Setup) -> Iterator[Row]:
@@ -110,7 +112,7 @@ def _screen(plan: Plan, setup: Setup) -> None:
         kept_file.open("w", encoding="utf-8") as rows,
         record_file.open("w", encoding="utf-8") as record,
     ):
-        for judged in judge(looks, plan.sources, plan.screen, setup):
+        for judged in judge(looks, plan.sources, plan.screen, setup, plan.held_out):
             record.write(json.dumps(record_of(judged)) + "\n")
             count_reason(reasons, judged)
             page.add(judged)

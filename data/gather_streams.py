@@ -7,6 +7,7 @@ goes on passes over as many examples as the ledger has, and one that is done rea
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,8 @@ def gather_stream(
     number: int, source: HubSettings | ShardSettings, setup: Setup
 ) -> Iterator[Gathered]:
     """The source's pictures in its order. Raises UserError where it cannot be had."""
-    folder = setup.work / "gathered" / str(number)
     columns = columns_read(source, tuple(setup.attributes))
+    folder = setup.work / "gathered" / f"{number}-{_key(source, columns)}"
     with Ledger(folder / "examples.jsonl") as ledger:
         there = 0
         while (line := ledger.next()) is not None:
@@ -53,6 +54,14 @@ def gather_stream(
             ledger.append(line)
             yield _from_line(line, folder)
         ledger.append({END: True})
+
+
+def _key(source: HubSettings | ShardSettings, columns: Sequence[str]) -> str:
+    """Equal where the same is read: another dataset's ledger is no beginning of this one's."""
+    asked = source.model_dump(mode="json", exclude={"license", "streaming"})
+    files = _files(source) if isinstance(source, ShardSettings) else []
+    said = [asked, list(columns), [(str(file), file.stat().st_size) for file in files]]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _laid_down(example: Example, folder: Path, columns: Sequence[str]) -> Line:
@@ -111,7 +120,7 @@ def _of_hub(source: HubSettings, skip: int) -> Iterator[Example]:
         picture = row.pop(source.picture)
         content = (picture or {}).get("bytes")
         if content is None and picture and picture.get("path"):
-            content = Path(picture["path"]).read_bytes()
+            content = _bytes_at(picture["path"], source.dataset)
         fields = {
             c: names[c].int2str(value) if c in names and value is not None else value
             for c, value in row.items()
@@ -119,10 +128,36 @@ def _of_hub(source: HubSettings, skip: int) -> Iterator[Example]:
         yield Example(f"{source.split}/{number:07d}", content, fields)
 
 
+def _bytes_at(address: str, dataset: str) -> bytes:
+    """The bytes of a picture that a dataset names and does not hold.
+
+    A row's words come from others: on this machine only what lies in the dataset's own folder, or
+    was fetched by `datasets`, is read. Raises UserError for anything else.
+    """
+    from datasets.config import HF_CACHE_HOME, HF_DATASETS_CACHE
+    from datasets.utils.file_utils import xopen
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    where = address.rpartition("::")[2]
+    if "://" not in where or where.startswith(("file:", "local:")):
+        places = [dataset, HF_CACHE_HOME, HF_DATASETS_CACHE, HF_HUB_CACHE]
+        inside = [Path(place).resolve() for place in places if Path(place).exists()]
+        file = Path(where.rpartition("://")[2]).resolve()
+        if not any(file.is_relative_to(place) for place in inside):
+            raise UserError(
+                f"{dataset} names {where} for a picture, a file of this machine that is not its "
+                "own: it is not read; look at the dataset, or leave it out"
+            )
+    content: bytes
+    with xopen(address, "rb") as stream:
+        content = stream.read()
+    return content
+
+
 def _of_shards(source: ShardSettings, skip: int) -> Iterator[Example]:
     from datasets import Image, load_dataset
 
-    files = [str(file) for pattern in source.shards for file in _matching(pattern)]
+    files = [str(file) for file in _files(source)]
     data: Any = load_dataset(
         "webdataset", data_files={"train": files}, split="train", streaming=True
     )
@@ -137,6 +172,10 @@ def _of_shards(source: ShardSettings, skip: int) -> Iterator[Example]:
             fields[source.columns.caption] = " ".join(str(row["txt"]).split())
         shard = Path(row["__url__"].rpartition("::")[2]).name
         yield Example(f"{shard}/{row['__key__']}", content, fields)
+
+
+def _files(source: ShardSettings) -> list[Path]:
+    return [file for pattern in source.shards for file in _matching(pattern)]
 
 
 def _matching(pattern: str) -> list[Path]:

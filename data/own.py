@@ -70,7 +70,8 @@ def build(asked: Resolved[BuildSettings]) -> dict[str, Any] | None:
     summary = None
     with ExitStack() as until_end:
         processes.only_first(lambda: until_end.enter_context(held(setup.work)))
-        plan = Plan(settings.sources, settings.screen, settings.label)
+        held_out = settings.splits.held_out
+        plan = Plan(settings.sources, settings.screen, settings.label, held_out)
         rows = list(collect(plan, setup))
         sections = processes.from_first(lambda: _checked(rows, settings, setup))
         assembly = assemble(rows, (), settings, also=settings.subjects, sections=sections)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -81,10 +81,18 @@ def look_over(
 
 
 def judge(
-    looks: Path, sources: Sequence[AnySource], settings: ScreenSettings, setup: Setup
+    looks: Path,
+    sources: Sequence[AnySource],
+    settings: ScreenSettings,
+    setup: Setup,
+    held_out: Collection[str] = (),
 ) -> Iterator[Judged]:
-    """What became of every picture, in the order of gathering."""
-    twins, names = _twins(looks, sources, settings)
+    """What became of every picture, in the order of gathering.
+
+    Of duplicates one of a subject `held_out` is kept before others, so that it is not trained on
+    under another name.
+    """
+    twins, names = _twins(looks, sources, settings, setup, held_out)
     for number, line in enumerate(read_lines(looks)):
         look = Look(**line["look"])
         source = sources[line["source"]]
@@ -128,11 +136,15 @@ def count_reason(reasons: Counter[str], judged: Judged) -> None:
 
 
 def _twins(
-    looks: Path, sources: Sequence[AnySource], settings: ScreenSettings
+    looks: Path,
+    sources: Sequence[AnySource],
+    settings: ScreenSettings,
+    setup: Setup,
+    held_out: Collection[str],
 ) -> tuple[dict[int, Twin], dict[int, tuple[str, Path]]]:
     """Number -> what it duplicates; and name and file of what is duplicated."""
     known = Known(settings.near_bits, settings.near_levels, near=settings.near_duplicates)
-    twins = find_duplicates(_prints(looks, sources, settings), known)
+    twins = find_duplicates(_prints(looks, sources, settings, setup, held_out), known)
     originals = {twin.of for twin in twins.values()}
     names = {
         number: (_full_name(sources[line["source"]], line), Path(line["file"]))
@@ -142,12 +154,24 @@ def _twins(
     return twins, names
 
 
-def _prints(looks: Path, sources: Sequence[AnySource], settings: ScreenSettings) -> Iterator[Print]:
+def _prints(
+    looks: Path,
+    sources: Sequence[AnySource],
+    settings: ScreenSettings,
+    setup: Setup,
+    held_out: Collection[str],
+) -> Iterator[Print]:
     """Of the pictures that nothing else speaks against: what is left out duplicates nothing."""
     for number, line in enumerate(read_lines(looks)):
         look = Look(**line["look"])
         if reason_against(look, settings) is None:
-            split = split_of(line["fields"].get(sources[line["source"]].columns.split))
+            source = sources[line["source"]]
+            split = split_of(line["fields"].get(source.columns.split))
+            if held_out and line["file"]:
+                row = row_of(
+                    _full_name(source, line), look, line["file"], line["fields"], source, setup
+                )
+                split = "held_out" if isinstance(row, Row) and row.subject in held_out else split
             yield Print(number, look.sha256, look.luminance_hash, look.colours, split)
 
 

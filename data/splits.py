@@ -59,6 +59,8 @@ def split_rows(
             "held_out" if rows[n].subject in settings.held_out else rows[n].split for n in members
         }
         split = next((s for s in reversed(SPLITS) if s in asked), None)
+        if split is None and any(rows[n].drawn for n in members):
+            split = "train"  # it was drawn because training lacked it
         if split is None:
             first = rows[members[0]]
             open_groups.setdefault((first.subject, *first.labels.items()), []).append(members)

@@ -110,8 +110,11 @@ def _conclude(
         def run(other: StudySettings, keep: Callable[[Study, Judged], None]) -> None:
             carry_out(replaced(resolved, other), "compare elsewhere", conclude=keep)
 
+        write_comparison(comparison, out)  # what is known by now must not hang on the rest
+        prompts = study.plan.prompts_of(board.suite)
+        measured = {attribute for prompt in prompts for attribute in prompt.attributes}
         tried = try_elsewhere(
-            trials(settings, lineup, arm, board.suite),
+            trials(settings, lineup, arm, board.suite, measured),
             arm,
             board,
             study.plan.margins.imbalance,

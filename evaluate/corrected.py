@@ -5,6 +5,7 @@ results = with_labels(results, readings, run_folder)   # unchanged while the fol
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from unskew.errors import UserError
-from unskew.evaluate.calibration import Labels, Sample, load_sample, stored_labels
+from unskew.evaluate.calibration import (
+    FOLDER,
+    Labels,
+    Sample,
+    load_sample,
+    run_fingerprint,
+    stored_labels,
+)
 from unskew.evaluate.correction import (
     Arm,
     corrected_change,
@@ -69,11 +77,20 @@ class _Row:
 def with_labels(results: Results, readings: pd.DataFrame, folder: Path) -> Results:
     """The results with `corrected` filled from the labels in the folder's `calibration/`.
 
-    Unchanged where it holds none. Raises UserError for labels that do not fit the readings.
+    Unchanged where it holds none, and, with a warning, where they were drawn from other readings:
+    what could not be read then had no chance of a label. Raises UserError for labels that do not
+    fit the readings.
     """
     sample = load_sample(folder)
     labels = stored_labels(folder, sample) if sample else ()
     if not sample or not labels:
+        return results
+    if sample.run != run_fingerprint(folder):
+        print(
+            f"warning: {folder / FOLDER} was drawn from other readings, so its labels correct "
+            "nothing here: move that folder away, and label anew with `unskew calibrate`",
+            file=sys.stderr,
+        )
         return results
     return correct(results, with_folds(readings, results), sample, labels)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from unskew.evaluate.gate_schema import Gate, GateReason, GateSettings, Limits
+from unskew.evaluate.gate_schema import ANY_ARM, Gate, GateReason, GateSettings, Limits
 from unskew.evaluate.rates import rate_interval
 from unskew.evaluate.schema import DriftRow, FidelityRow, RepresentationRow
 from unskew.evaluate.schema_model import Interval
@@ -108,7 +108,7 @@ def _comparison(
             else:
                 yield _at_most(row, what, limit, settings)
         if not found:
-            yield _unmeasured(comparison, "any arm", what, "improved" if limit is True else limit)
+            yield _unmeasured(comparison, ANY_ARM, what, "improved" if limit is True else limit)
 
 
 def _speaks_of(row: Row, what: str) -> bool:

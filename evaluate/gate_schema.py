@@ -20,6 +20,10 @@ REPRESENTATION = (
 """The limits that speak of an attribute on a neutral suite."""
 
 
+ANY_ARM = "any arm"
+"""The arm of a reason that no arm can be named for: what was limited was measured in none."""
+
+
 class Limits(Model):
     """What one comparison must show in every treated arm.
 

@@ -129,7 +129,8 @@ def drift_rows(plan: StudyPlan, features: Features) -> tuple[DriftRow, ...]:
 
 
 def _drift_row(plan: StudyPlan, suite: str, arm: str, features: Features) -> DriftRow:
-    prompts = plan.prompts_of(suite)
+    both = features[plan.baseline].keys() & features[arm].keys()
+    prompts = tuple(prompt for prompt in plan.prompts_of(suite) if prompt.id in both)
     base_psd, treated_psd = (_stack(features, name, prompts) for name in (plan.baseline, arm))
     unit = unit_of(plan, suite, prompts, plan.is_fixed(suite, prompts))
     estimate = _excess(plan, unit, base_psd, treated_psd, euclidean)

@@ -7,7 +7,7 @@ does to pictures is in both, and the difference is the arm's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,14 +67,20 @@ def check_robustness(settings: CompareSettings, lineup: Lineup, several_processe
         )
 
 
-def trials(settings: CompareSettings, lineup: Lineup, arm: str, suite: str) -> tuple[Trial, ...]:
-    """The conditions that are asked for, each as a study of baseline and arm."""
+def trials(
+    settings: CompareSettings, lineup: Lineup, arm: str, suite: str, measured: Collection[str]
+) -> tuple[Trial, ...]:
+    """The conditions that are asked for, each as a study of baseline and arm on one suite.
+
+    `measured` are the attributes that the suite's prompts have.
+    """
     study = lineup.study
     baseline = next(iter(study.arms))
     shared = {
         "suites": {suite: study.suites[suite]},
         "primaries": tuple(p for p in study.primaries if p.partition("@")[2] == suite),
         "targets": {k: v for k, v in study.targets.items() if k.partition("@")[2] in ("", suite)},
+        "intersections": tuple(i for i in study.intersections if set(i) <= set(measured)),
         "gate": GateSettings(),
         "relabel": False,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from unskew.errors import UserError
 from unskew.evaluate.arms import Wardrobe
 from unskew.evaluate.classify import (
     ArmPictures,
@@ -43,6 +44,8 @@ from unskew.processes import Processes, join_processes, started_alone
 from unskew.runs import Run, open_run
 from unskew.settings import Resolved
 
+OF_DRAWING = ("device", "dtype", DRAWINGS)
+"""Facts that are of the pictures, and not of whoever reads them later."""
 Work = list[tuple[str, int]]
 """(arm, number of the batch) of what is to be drawn."""
 
@@ -139,9 +142,31 @@ def _begin(resolved: Resolved[StudySettings], study: Study, program: str) -> Run
         settings=study.plan.settings,
         passed=resolved.passed,
         inputs=study.inputs,
-        facts={**study.facts, DRAWINGS: drawings(study)},
+        facts=partial(_facts, study),
         may_change=OF_READING if study.settings.relabel else (),
     )
+
+
+def _facts(study: Study, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the manifest says of how pictures are drawn: of those that are there, how they were.
+
+    Raises UserError where some are there and the others would be drawn otherwise.
+    """
+    now = {**study.facts, DRAWINGS: drawings(study)}
+    drawn = (before or {}).get(DRAWINGS, {})
+    changed = [arm for arm, how in now[DRAWINGS].items() if drawn.get(arm, how) != how]
+    batches = plan_batches(study.cells, study.settings.batch)
+    lacking = [arm for arm, _ in _missing(study, batches) if arm in changed]
+    if before is None or len(lacking) == len(changed) * len(batches):
+        return now
+    if lacking:
+        there, here = (f"{f.get('device')}, dtype {f.get('dtype')}" for f in (before, now))
+        raise UserError(
+            f"{study.settings.out}: {len(lacking)} batches of pictures are missing, and those that "
+            f"are there were drawn otherwise (there: {there}; here: {here}): go on where it was "
+            "begun, or give another folder; one study does not mix the two"
+        )
+    return {**now, **{key: before[key] for key in OF_DRAWING if key in before}}
 
 
 def draw_arms(study: Study, processes: Processes, seconds: dict[str, float]) -> None:

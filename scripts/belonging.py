@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from unskew.adapters import WEIGHTS_FILE
 from unskew.errors import UserError
+from unskew.evaluate.gate_schema import ANY_ARM
 from unskew.evaluate.schema import ArmSummary, Results, load_results
 from unskew.kohya import KOHYA_FILE
 from unskew.runs import MANIFEST, read_manifest, sha256_file
@@ -215,7 +216,8 @@ def _not_proven(study: StudyRun) -> list[str]:
     problems = []
     if study.manifest["status"] != "complete" or study.results.status != "complete":
         problems.append(f"the study is not complete (its run is {study.manifest['status']})")
-    failed = [r for r in study.results.gate.reasons if not r.passed and r.arm == study.arm]
+    reasons = study.results.gate.reasons
+    failed = [r for r in reasons if not r.passed and r.arm in (study.arm, ANY_ARM)]
     if failed:
         problems.append(
             f"the study's gate failed on {len(failed)} of its conditions: "

@@ -14,6 +14,7 @@ from typing import Any
 
 from huggingface_hub import get_token
 
+from unskew.evaluate.gate_schema import ANY_ARM
 from unskew.evaluate.schema import ArmSummary, Counts, Gate, Results, ResultSettings
 from unskew.train.output import describe
 
@@ -41,7 +42,8 @@ def public_results(results: Results, arm: str) -> Results:
     """
     arms = {name: results.arms[name] for name in (results.baseline, arm)}
     shown = {name: _public_arm(one) for name, one in arms.items()}
-    reasons = tuple(reason for reason in results.gate.reasons if reason.arm in arms)
+    spoken_of = {*arms, ANY_ARM}
+    reasons = tuple(reason for reason in results.gate.reasons if reason.arm in spoken_of)
     asked = results.gate.passed is not None and bool(reasons)
     total = Counts(
         planned=sum(one.counts.planned for one in shown.values()),

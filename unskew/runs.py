@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -181,13 +181,14 @@ def open_run(
     settings: Mapping[str, Any],
     passed: Sequence[str],
     inputs: Mapping[str, str],
-    facts: Mapping[str, Any] = NOTHING,
+    facts: Mapping[str, Any] | Callable[[Mapping[str, Any] | None], Mapping[str, Any]] = NOTHING,
     may_change: Sequence[str] = (),
 ) -> Run:
     """Begin a run in `folder`, or go on with the one that is there.
 
     `settings` are the resolved ones, `passed` the dotted names given on the command line,
-    `inputs` name -> sha256 of what is read, `facts` what was chosen and why. Settings and inputs
+    `inputs` name -> sha256 of what is read, `facts` what was chosen and why, or what makes that of
+    the facts of the attempt before (None where there was none). Settings and inputs
     must be those of the attempt before, if it made anything; versions and facts may differ, and
     so may what is named in `may_change` (dotted, with all inside it, and inputs "NAME of ..."): a
     run that was complete is then begun again.
@@ -205,7 +206,8 @@ def open_run(
         complete = complete and not _differences(earlier or {}, asked)
         if not complete:
             _sweep(folder)
-            write_json_atomic(manifest_path, _manifest(asked, passed, facts, earlier))
+            told = facts(earlier and earlier["facts"]) if callable(facts) else facts
+            write_json_atomic(manifest_path, _manifest(asked, passed, told, earlier))
     except BaseException:
         lock.close()
         raise
@@ -271,13 +273,16 @@ def _manifest(
     facts: Mapping[str, Any],
     earlier: dict[str, Any] | None,
 ) -> dict[str, Any]:
+    git = git_state()
+    if earlier and earlier["git"].get("dirty"):  # a part of it was made by code that is nowhere
+        git["dirty"] = True
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         **asked,
         "passed": list(passed),
         "facts": dict(facts),
-        "git": git_state(),
+        "git": git,
         "versions": _versions(),
         "started": earlier["started"] if earlier else _now(),
         "resumed": [*earlier["resumed"], _now()] if earlier else [],

@@ -6,6 +6,7 @@ what is shown; photographs need a model that was trained to read them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,7 +162,8 @@ def fit_folder(
     for attribute, values in attributes.items():
         labels[attribute] = [_label(row, attribute, values, metadata) for row in rows]
     images = [_open(folder, row["file_name"], metadata) for row in rows]
-    name = f"exemplars of {folder.name}, sha256 {sha256_file(metadata)[:12]}"
+    said = f"{sha256_file(metadata)} {hashlib.sha256(np.stack(images).tobytes()).hexdigest()}"
+    name = f"exemplars of {folder.name}, sha256 {hashlib.sha256(said.encode()).hexdigest()[:12]}"
     name += "" if channels == "rgb" else f", by {channels} alone"
     return fit(name, images, labels, attributes, channels)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,17 @@ def test_faces_are_wanted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert len(record(out)) == 3
     assert [row.file.name for row in kept["none"]] == ["0.png"]
     assert [row.file.name for row in kept["one"]] == ["1.png"]
+
+
+def test_a_held_out_picture_is_not_trained_on_under_another_name(tmp_path: Path) -> None:
+    """Of two with the same bytes the one of the held-out subject stays, though it comes later."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(noise(3)).save(tmp_path / "in" / name)
+    table = "file_name,job\na.png,doctor\nb.png,nurse\n"
+    (tmp_path / "in" / "metadata.csv").write_text(table, "utf-8")
+    plan = plan_of(tmp_path / "in", subject=None, columns={"subject": "job"})
+    for held_out, stays in (((), "doctor"), (("nurse",), "nurse")):
+        asked = replace(plan, held_out=held_out)
+        [row] = collect(asked, setup_in(tmp_path / f"out-{stays}"))
+        assert row.subject == stays

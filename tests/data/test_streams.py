@@ -110,3 +110,40 @@ def test_what_cannot_be_had_is_an_error_of_the_user(home: Path) -> None:
         gathered(ShardSettings(kind="shards", shards=(str(home / "no*.tar"),)), home / "out")
     with pytest.raises(UserError, match="cannot be read"):
         gathered(HubSettings(kind="hub", dataset=str(home / "nothing")), home / "out")
+
+
+def test_another_dataset_in_the_same_place_is_read_anew(home: Path) -> None:
+    """So is the same with another column; what the first one gave never comes under its name."""
+    shard(home / "a.tar", range(3))
+    shard(home / "b.tar", range(3, 6))
+    first, second = (
+        gathered(ShardSettings(kind="shards", shards=(str(home / name),)), home / "out")
+        for name in ("a.tar", "b.tar")
+    )
+    assert [g.fields["subject"] for g in first] == ["s0", "s1", "s2"]
+    assert [g.fields["subject"] for g in second] == ["s3", "s4", "s5"]
+    more = {"kind": "shards", "shards": (str(home / "a.tar"),), "columns": {"source": "secret"}}
+    assert gathered(ShardSettings.model_validate(more), home / "out")[0].fields["secret"] == "1"
+
+
+def test_pictures_that_a_dataset_only_names_are_read_where_they_are(home: Path) -> None:
+    """An imagefolder's; but never another file of this machine, whatever a row says."""
+    (home / "set").mkdir()
+    (home / "set" / "0.png").write_bytes(png(0))
+    line = json.dumps({"file_name": "0.png", "presentation": "woman"})
+    (home / "set" / "metadata.jsonl").write_text(line + "\n", "utf-8")
+    [found] = gathered(HubSettings(kind="hub", dataset=str(home / "set")), home / "out")
+    assert found.file is not None and found.file.read_bytes() == png(0)
+    (home / "secret.png").write_bytes(png(1))
+    for named in (str(home / "secret.png"), f"file://{home / 'secret.png'}"):
+        with pytest.raises(UserError, match="a file of this machine that is not its own"):
+            gather_streams._bytes_at(named, str(home / "set"))
+
+
+def test_remote_pictures_are_opened_where_they_are(home: Path) -> None:
+    """As `datasets` names them when a folder of the hub is streamed."""
+    import fsspec
+
+    with fsspec.open("memory://pictures/a.png", "wb") as file:
+        file.write(png(5))
+    assert gather_streams._bytes_at("memory://pictures/a.png", "org/name") == png(5)

@@ -1,5 +1,6 @@
 """Promises of weights and of splits: exact marginals; what is held out never reaches training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.optimize import minimize
 from unskew.data.balance_options import BalanceSettings
 from unskew.data.balance_weights import weigh
 from unskew.data.raking import nearest_marginals, off, raked
-from unskew.data.rows import Row
+from unskew.data.rows import Drawn, Row
 from unskew.data.splits import SplitSettings, split_rows
 from unskew.data.targets import goals_of
 from unskew.errors import UserError
@@ -187,3 +188,14 @@ def test_rows_that_say_their_split_keep_it_and_take_their_likes_along() -> None:
     assert splits == ("held_out", "held_out", "validation", "validation")
     with pytest.raises(UserError, match=r"splits.held_out names 'zebra'"):
         split_rows(rows, [], SplitSettings(held_out=("zebra",)), 0)
+
+
+def test_what_was_drawn_for_training_is_trained_on() -> None:
+    """And which of the others are for validation does not hang on how many were drawn."""
+    rows = rows_of({("woman", "winter"): 20})
+    wanted = SplitSettings(validation_share=0.25)
+    before = split_rows(rows, [], wanted, 0)
+    how = Drawn("a woman", 1_000_000, "11", "30 steps")
+    drawn = [replace(r, name=f"drawn/{r.name}", sha256=f"d{r.sha256}", drawn=how) for r in rows]
+    assert split_rows([*rows, *drawn], [], wanted, 0) == (*before, *["train"] * len(drawn))
+    assert "validation" in before

@@ -15,6 +15,7 @@ import pytest
 
 from unskew.evaluate.calibrate import main
 from unskew.evaluate.calibration import krippendorff_alpha, load_sample, run_fingerprint
+from unskew.evaluate.corrected import with_labels
 from unskew.evaluate.pictures import write_elsewhere
 from unskew.evaluate.schema import load_results
 from unskew.runs import sha256_file
@@ -284,3 +285,24 @@ def test_pictures_made_elsewhere_are_labelled_where_they_lie(run: Path, tmp_path
     shutil.move(file, outside)
     file.symlink_to(outside)
     assert calibrate(run, "--per_arm", "20") == 2
+
+
+def test_labels_of_other_readings_correct_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another classifier could not read had no chance of a label, and that is said."""
+    assert calibrate(run, "--per_arm", "20") == 0
+    assert calibrate(run, "--labels", write(tmp_path / "a.json", answers(run))) == 0
+    results, readings = (
+        load_results(run / "results.json"),
+        pd.read_parquet(run / "readings.parquet"),
+    )
+    raw = [row.model_copy(update={"corrected": None}) for row in results.representation]
+    bare = results.model_copy(update={"representation": tuple(raw)})
+    assert with_labels(bare, readings, run) == results
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    manifest["inputs"]["labels of exemplars"] = "another's"
+    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    capsys.readouterr()
+    assert with_labels(bare, readings, run) == bare
+    assert "was drawn from other readings" in capsys.readouterr().err

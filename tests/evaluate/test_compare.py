@@ -20,6 +20,7 @@ from unskew.evaluate.compare_options import CompareSettings
 from unskew.evaluate.inputs import look_over
 from unskew.evaluate.lineup import line_up
 from unskew.evaluate.reuse import check_folders, take_drawn
+from unskew.evaluate.robustness import trials
 from unskew.evaluate.schema_comparison import Comparison, load_comparison
 from unskew.settings import run_program
 
@@ -278,3 +279,15 @@ def test_all_that_is_wrong_with_arms_is_told_at_once(tmp_path: Path) -> None:
         "names twice twice",
     ):
         assert part in said
+
+
+def test_an_arm_is_tried_elsewhere_with_the_intersections_of_that_suite(tmp_path: Path) -> None:
+    """One with an attribute that the suite does not have would end it after all was drawn."""
+    asked = settings(
+        arms={"base": {}, "words": {"rewrite": "two {prompt}"}},
+        intersections=[["presentation", "season"], ["presentation", "skin_tone"]],
+        robustness={"guidances": [3]},
+        out=str(tmp_path),
+    )
+    [trial] = trials(asked, line_up(asked), "words", "trained", {"presentation", "skin_tone"})
+    assert trial.study.intersections == (("presentation", "skin_tone"),)

@@ -109,3 +109,14 @@ def test_luminance_and_chroma_have_nothing_in_common() -> None:
     np.testing.assert_allclose(luminance.reshape(3, 64, 64), ycc[..., 0], atol=1.01 / 255)
     cbcr = chroma.reshape(3, 64, 64, 2) + 128 / 255
     np.testing.assert_allclose(cbcr, ycc[..., 1:], atol=1.5 / 255)
+
+
+def test_its_name_changes_with_its_pictures(tmp_path: Path) -> None:
+    """Though the table beside them is the same, what they read as is not."""
+    row = {"file_name": "a.png", "subject": "x", "season": "winter"}
+    names = []
+    for colour in ("red", "blue"):
+        folder = folder_of(tmp_path, [row])
+        Image.fromarray(picture(colour)).save(folder / "a.png")
+        names.append(fit_folder(folder, {"season": ["winter"]}).name)
+    assert names[0] != names[1]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from unskew.evaluate.preservation import drift_rows
 from unskew.evaluate.results import Margins, summarise
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -100,3 +101,15 @@ def test_gate_wants_preservation_shown_not_presumed():
     assert gate.passed is False
     said = [reason.said for reason in gate.reasons if not reason.passed]
     assert said[-1] == "colour on spelt (lora) is inconclusive, must be kept"
+
+
+def test_drift_is_measured_on_the_prompts_that_are_whole() -> None:
+    """Of a control prompt that lacks a picture in some arm there are no features."""
+    plan = made_up.make_plan((made_up.suite_prompts("things", 12, attributes=()), "control"))
+    features = made_up.features_of(plan)
+    gone = plan.prompts[0].id
+    less = {arm: {id: v for id, v in own.items() if id != gone} for arm, own in features.items()}
+    [row] = drift_rows(plan, less)
+    assert row.n_prompts == 11
+    [whole] = drift_rows(plan, features)
+    assert whole.n_prompts == 12

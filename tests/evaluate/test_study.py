@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from unskew.evaluate import inputs
 from unskew.evaluate.paired import main
 from unskew.settings import run_program
 
@@ -221,3 +223,29 @@ def test_a_dry_run_writes_nothing(study: Path, capsys: pytest.CaptureFixture[str
     assert run(study, "--dry_run") == 0
     assert "minutes" in capsys.readouterr().out
     assert not (study.parent / "study").exists()
+
+
+def test_a_study_is_not_drawn_on_in_another_precision(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it is whole it may be read anywhere, and its manifest says how it was drawn."""
+    assert run(study, "--dtype", "auto") == 0
+    folder = study.parent / "study"
+    file = folder / "manifest.json"
+    drawn = json.loads(file.read_text())
+    monkeypatch.setattr(inputs, "choose_dtype", lambda device: (torch.float64, "a test's"))
+
+    def again() -> int:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "interrupted"}))
+        return run(study, "--dtype", "auto")
+
+    assert again() == 0
+    kept = json.loads(file.read_text())["facts"]
+    assert kept == drawn["facts"] and "a test's" not in kept["dtype"]
+    next((folder / "images" / "adapter").rglob("*.png")).unlink()
+    assert again() == 2
+    said = capsys.readouterr().err
+    assert "one study does not mix the two" in said and "a test's" in said
+    shutil.rmtree(folder / "images")
+    shutil.rmtree(folder / "readings")
+    assert again() != 2  # nothing is there that it would be mixed with

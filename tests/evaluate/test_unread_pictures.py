@@ -16,6 +16,7 @@ from PIL import Image
 from unskew.attributes import Attribute
 from unskew.errors import UserError
 from unskew.evaluate.classify import SCHEMA, ArmPictures, read_arm, write_readings
+from unskew.evaluate.gate_schema import GateSettings, Limits
 from unskew.evaluate.generate import Cell
 from unskew.evaluate.results import StudyPlan, summarise
 from unskew.evaluate.summary import summary
@@ -116,3 +117,15 @@ def test_what_matters_must_be_readable(broken: str, more: dict[str, Any]) -> Non
     plan = two_attributes(**more)
     with pytest.raises(UserError, match="draw more seeds, or leave the arm out"):
         summarise(made_up.make_readings(plan, blind_to_size(broken)), plan)
+
+
+def test_a_limit_that_no_arm_could_be_measured_by_fails_for_each() -> None:
+    """What is published of one arm keeps it: its gate has not passed."""
+    gate = GateSettings(comparisons={"shape@trained": Limits(imbalance_at_most=0.9)})
+    plan = two_attributes(gate=gate)
+    found = summarise(made_up.make_readings(plan, made_up.skewed), plan)
+    assert found.gate.passed is False
+    for arm in ("lora", "other"):
+        public = public_results(found, arm).gate
+        assert public.passed is False
+        assert "was not measured" in public.reasons[0].said
