@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,8 @@ from unskew.runs import atomic_path, sha256_file
 
 PART = 64
 """Pictures read together, and lost together where the program is killed while it reads."""
+MOST_PX = 64 * 1024 * 1024
+"""Pixels of pictures that are open together, 200 MB: a part of SDXL's, three of a camera's."""
 SCHEMA = pa.schema(
     [
         ("arm", pa.string()),
@@ -152,8 +154,11 @@ def _said(
     key = hashlib.sha256(json.dumps([sha256, asked]).encode()).hexdigest()
     file = kept / reader.identity[:16] / f"{key[:32]}.parquet"
     if not file.is_file():
-        images = [opened(pictures.files[cell]) for cell in cells]
-        rows = _read_now(images, asked, reader)
+        rows: list[Row] = []
+        done = 0
+        for images in opened_together(opened(pictures.files[cell]) for cell in cells):
+            rows += _read_now(images, asked[done : done + len(images)], reader, done)
+            done += len(images)
         with atomic_path(file) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=KEPT), temporary)
     said: list[Row] = pq.read_table(file).to_pylist()
@@ -170,9 +175,30 @@ def opened(file: Path) -> NDArray[np.uint8]:
         ) from None
 
 
+def opened_together(
+    images: Iterable[NDArray[np.uint8]],
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """Pictures in their order, as many at once as have MOST_PX pixels, one at least."""
+    some: list[NDArray[np.uint8]] = []
+    pixels = 0
+    for image in images:
+        own = image.shape[0] * image.shape[1]
+        if some and pixels + own > MOST_PX:
+            yield some
+            some, pixels = [], 0
+        some.append(image)
+        pixels += own
+    if some:
+        yield some
+
+
 def _read_now(
-    images: Sequence[NDArray[np.uint8]], asked: Sequence[tuple[str, ...]], reader: Reader
+    images: Sequence[NDArray[np.uint8]],
+    asked: Sequence[tuple[str, ...]],
+    reader: Reader,
+    first: int,
 ) -> list[Row]:
+    """Rows of these pictures; `first` is the number of the first of them in its part."""
     wanted = list(dict.fromkeys(attribute for some in asked for attribute in some))
     if not wanted:
         return []
@@ -194,7 +220,7 @@ def _read_now(
             value = reading.values[k] if k >= 0 else None
             rows.append(
                 {
-                    "picture": n,
+                    "picture": first + n,
                     "attribute": attribute,
                     "value": value,
                     "probabilities": probabilities,

@@ -135,7 +135,7 @@ def draw_batch(
 @contextmanager
 def _decoding_in_slices(vae: Any) -> Iterator[None]:
     """Inside, the pipeline decodes as ever, but DECODED_TOGETHER at a time."""
-    whole = vae.decode
+    whole, own = vae.decode, vars(vae).get("decode")
 
     def decode(latents_bchw: Tensor, *, return_dict: bool = False, **more: Any) -> tuple[Tensor]:
         parts = latents_bchw.split(DECODED_TOGETHER)
@@ -145,7 +145,10 @@ def _decoding_in_slices(vae: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        del vae.decode
+        if own is None:
+            del vae.decode
+        else:  # somebody's own, which is to stay
+            vae.decode = own
 
 
 class TextStates:

@@ -9,7 +9,6 @@ of 32 pixels a side, stay in memory.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +22,14 @@ from numpy.typing import NDArray
 
 from unskew.evaluate.agreement import AgreementModel
 from unskew.evaluate.classifiers.reading import Images
-from unskew.evaluate.classify import ArmPictures, opened, parts_of
+from unskew.evaluate.classify import (
+    MOST_PX,
+    PART,
+    ArmPictures,
+    opened,
+    opened_together,
+    parts_of,
+)
 from unskew.evaluate.features import Features
 from unskew.evaluate.generate import Cell
 from unskew.evaluate.looks import LOOKS, SMALL_PX, TONES, looks_of
@@ -99,14 +105,20 @@ class Meter:
         whole = [c for c in part if c in pictures.files and c not in pictures.broken]
         featured = [cell for cell in whole if cell.prompt.suite in self.controls]
         sha = {cell: pictures.hash_of(cell) for cell in whole}
-        image_of = functools.cache(lambda cell: opened(pictures.files[cell]))
+        small: dict[Cell, NDArray[np.uint8]] = {}
+
+        def image_of(cell: Cell) -> NDArray[np.uint8]:
+            image = small[cell] if cell in small else opened(pictures.files[cell])
+            if image.size * PART <= 3 * MOST_PX:  # else it is opened again rather than held
+                small[cell] = image
+            return image
 
         def known(name: str, cells: Sequence[Cell], see: Callable[[Images], pa.Table]) -> pa.Table:
             file = self._file(name, [sha[cell] for cell in cells])
             if not file.is_file():
-                table = see([image_of(cell) for cell in cells])
+                tables = [see(images) for images in opened_together(map(image_of, cells))]
                 with atomic_path(file) as temporary:
-                    pq.write_table(table, temporary)
+                    pq.write_table(pa.concat_tables(tables), temporary)
             return pq.read_table(file)
 
         def vectors(name: str, cells: Sequence[Cell], embed: Embed) -> Vectors:

@@ -94,13 +94,14 @@ def phases(training: Training, inputs: Inputs) -> tuple[Phase, ...]:
     parts = [pipe.unet, pipe.vae, *(getattr(pipe, name) for name in family.ENCODERS)]
     base = sum(weight_bytes(part) for part in parts if part is not None) - trained
     encoders = sum(_stored(inputs, name) for name in family.ENCODERS)
+    loaded = encoders if "text_encoder" in training.models else 0  # else the proof asks none
     encoding = _encoding_bytes(training, inputs)
     optimizer = _optimizer_bytes(training)
     step = pass_bytes(training, rows_of_a_pass(training))
     return (
         Phase("caching", _stored(inputs, "vae") + encoders, activations=encoding),
         Phase("training", base, lora, trained, optimizer, step),
-        Phase("proof", base + weight_bytes(pipe.unet) + encoders, lora, 0, optimizer),
+        Phase("proof", base + weight_bytes(pipe.unet) + loaded, lora, 0, optimizer),
     )
 
 

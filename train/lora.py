@@ -129,7 +129,8 @@ def train(
                 save(t, done, average, choice)
                 journal.leave_out()
             if stopping:
-                say(t.accelerator, f"stopped: {done} steps are saved; the same command goes on")
+                goes_on = "the same command" + " with --resume auto" * (settings.resume == "never")
+                say(t.accelerator, f"stopped: {done} steps are saved; {goes_on} goes on")
                 raise stop.error()
         if settings.samples.every and main_process:
             draw_samples(t, choice.last_step(settings), average)

@@ -88,10 +88,15 @@ def compile_blocks(training: Training) -> str | None:
         unet.compile_repeated_blocks()
         one_pass(training, [widest_row(training)] * min(2, rows_of_a_pass(training)))
     except Exception as error:
-        for module in unet.modules():
-            module._compiled_call_impl = None
+        uncompile(unet)
         torch._dynamo.reset()
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"memory.compile regional failed ({first}): training goes on without it"
     config.suppress_errors = True
     return "the UNet's transformer blocks are compiled; each new form of them takes a while more"
+
+
+def uncompile(unet: Any) -> None:
+    """Let the blocks be as they were before `compile_blocks`."""
+    for module in unet.modules():
+        module._compiled_call_impl = None

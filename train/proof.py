@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from unskew.adapters import load_adapter
 from unskew.errors import UserError
@@ -18,6 +19,7 @@ from unskew.fused_lora import fuse
 from unskew.noise import cell_noise
 from unskew.pipelines import load_base, load_unet
 from unskew.quantized import quantize
+from unskew.train.memory import uncompile
 from unskew.train.objective import adapter_off
 from unskew.train.training import Training
 
@@ -35,7 +37,9 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
     equal). Raises UserError when the adapter has no effect, RuntimeError when it does not come
     back.
     """
-    trained = _output(training, training.pipe)
+    uncompile(training.pipe.unet)  # what is loaded is not compiled, and kernels round otherwise
+    with _as_loaded(training):
+        trained = _output(training, training.pipe)
     with _all_off(training.models):
         effect = (trained - _output(training, training.pipe)).square().mean().sqrt().item()
     if effect == 0:
@@ -48,7 +52,10 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
         fresh = _fresh(training, base)
         load_adapter(fresh, file, "check")
         for name in training.models:
-            fuse(getattr(fresh, name))  # the same arithmetic: in bf16 its order may be 1 % of it
+            model = getattr(fresh, name)
+            for weight in _lora_weights(model):
+                weight.data = weight.data.float()  # as the trained ones are
+            fuse(model)  # the same arithmetic: in bf16 its order may be 1 % of it
         difference = (trained - _output(training, fresh)).square().mean().sqrt().item() / effect
         if not difference <= MOST_DIFFERENCE:
             raise RuntimeError(
@@ -56,14 +63,16 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
                 f"{difference:.1%} of its effect (allowed: {MOST_DIFFERENCE:.0%})"
             )
         differences.append(difference)
-        del fresh  # or the next one would be loaded beside it
+        del fresh, model
+        gc.collect()  # its layers hold themselves, and the next one would be loaded beside them
     return {"effect": effect, "difference": max(differences)}
 
 
 def _fresh(training: Training, base: Path) -> Any:
-    """The base as it was trained on, without any adapter: UNet and text encoders."""
+    """The base as it was trained on, without any adapter: UNet and text encoders, where trained."""
     device, quantization = training.accelerator.device, training.settings.memory.quantize
-    fresh = load_base(base, device, torch.float32, without=("unet", "vae"))
+    idle = () if "text_encoder" in training.models else training.family.ENCODERS
+    fresh = load_base(base, device, torch.float32, without=("unet", "vae", *idle))
     for name in training.family.ENCODERS:
         if name in training.models:
             quantize(getattr(fresh, name), quantization, device, training.dtype)
@@ -86,6 +95,27 @@ def _output(training: Training, pipe: Any) -> Tensor:
         told = training.family.told(stack_texts(texts, device), time_ids_b6)
         prediction: Tensor = pipe.unet(noise_bchw, timesteps_b, **told).sample
     return prediction.double()
+
+
+def _lora_weights(model: Module) -> Iterator[Parameter]:
+    return (weight for name, weight in model.named_parameters() if ".lora_" in name)
+
+
+@contextmanager
+def _as_loaded(training: Training) -> Iterator[None]:
+    """Inside, DoRA's magnitudes are rounded to the base's precision, as loaders round them."""
+    kept = {
+        weight: weight.data
+        for name, weight in training.parameters.items()
+        if "lora_magnitude_vector" in name
+    }
+    try:
+        for weight, exact in kept.items():
+            weight.data = exact.to(training.dtype).float()
+        yield
+    finally:
+        for weight, exact in kept.items():
+            weight.data = exact
 
 
 @contextmanager

@@ -45,8 +45,9 @@ def resume(training: Training) -> tuple[int, Average | None, Choice]:
         shutil.rmtree(folder)
     accelerator.wait_for_everyone()
     averaging = settings.optimizer.average_decay > 0
-    own = settings.resume in ("auto", "never")
-    path = newest_checkpoint(folder) if own else Path(settings.resume)
+    path = newest_checkpoint(folder)  # its own before the one that it began with
+    if path is None and settings.resume not in ("auto", "never"):
+        path = Path(settings.resume)
     if path is None:
         return 0, begin_average(training.parameters) if averaging else None, Choice()
     done = load_checkpoint(path, training.parameters, training.optimizer)

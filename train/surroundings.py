@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from unskew import processes
 from unskew.errors import UserError
 from unskew.pipelines import choose_device, choose_dtype
-from unskew.processes import stay_on_loopback
+from unskew.processes import PATIENCE, stay_on_loopback
 from unskew.train.options import TrainSettings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -36,9 +37,12 @@ def make_accelerator(settings: TrainSettings) -> Accelerator:
         mixed_precision="no",  # autocast is ours: the teacher's pass needs it too
         log_with=None if settings.tracker == "none" else settings.tracker,
         project_dir=settings.out,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # one of them encodes for all
     )
     take_cores(accelerator)
     check_launcher(settings, accelerator)
+    # accelerate would divide by what the launcher said, and a step's loss is a mean here already
+    accelerator.gradient_accumulation_steps = 1
     ways = accelerator.num_processes * settings.batch.accumulation
     if settings.batch.size % ways:
         raise UserError(
@@ -107,7 +111,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 def surroundings(settings: TrainSettings, accelerator: Accelerator) -> dict[str, Any]:
     """Where and how precisely this run computes, for its manifest."""
-    _, device_reason = choose_device()
+    chosen, device_reason = choose_device()
+    if chosen.type != accelerator.device.type:
+        device_reason = f"{accelerator.device.type} (as accelerate was told)"
     return {
         "device": device_reason,
         "dtype": precision(settings, accelerator.device)[1],

@@ -36,6 +36,9 @@ from unskew.train.siblings import find_siblings
 from unskew.train.surroundings import autocast, precision
 from unskew.train.validation_inputs import ValidationInputs
 
+ONE_BY_ONE_PX = 512
+"""Samples that are larger are decoded one by one: a row of four at 1024 px would take 12 GiB."""
+
 
 class Denoiser(Module):
     """The UNet, and text encoders where they are trained: what accelerate wraps."""
@@ -163,8 +166,10 @@ def load_training(
     for name in set(family.ENCODERS) - set(encoders):
         setattr(pipe, name, None)
     pipe.vae.encoder = None
-    if dtype == torch.float16:  # SDXL's VAE overflows in it: samples are decoded in the VAE's own
-        pipe.vae.decode = torch.autocast(device.type, enabled=False)(pipe.vae.decode)
+    if dtype == torch.float16:
+        decode_exactly(pipe.vae)
+    if settings.resolution_px > ONE_BY_ONE_PX:
+        pipe.vae.enable_slicing()
     for name in encoders:
         quantize(getattr(pipe, name), settings.memory.quantize, device, dtype)
     pipe.unet = load_unet(inputs.base, device, dtype, settings.memory.quantize)
@@ -207,6 +212,20 @@ def load_training(
         dtype=dtype,
         validation=inputs.validation,
     )
+
+
+def decode_exactly(vae: Any) -> None:
+    """Let a VAE in fp32 decode in fp32, whatever comes: SDXL's overflows in fp16.
+
+    Some samplers, SDXL's own among them, hand over latents in the UNet's precision.
+    """
+    decode = vae.decode
+
+    def exactly(latents_bchw: Tensor, *more: Any, **named: Any) -> Any:
+        with torch.autocast(latents_bchw.device.type, enabled=False):
+            return decode(latents_bchw.float(), *more, **named)
+
+    vae.decode = exactly
 
 
 def siblings_of(settings: TrainSettings, batches: Batches, encoded: Encoded) -> dict[Any, Any]:

@@ -162,18 +162,22 @@ def load_adapter(pipe: Any, path: Path, name: str, weight: float = 1.0) -> None:
     except Exception as error:
         raise UserError(f"adapter {file} cannot be read as a LoRA ({error})") from error
     try:
-        loaded = with_alphas(loaded, alphas)
+        loaded, alpha = with_alphas(loaded, alphas)
     except UserError as error:
         raise UserError(f"adapter {file} cannot be read as a LoRA: {error}") from error
     loaded = {_dora_name(key): tensor for key, tensor in loaded.items()}
-    models = {part: getattr(pipe, part) for part in ("unet", *family.ENCODERS)}
+    there = {part: getattr(pipe, part) for part in ("unet", *family.ENCODERS)}
+    models = {part: model for part, model in there.items() if model is not None}
     unet = convert_unet_state_dict_to_peft(_of("unet", loaded, keep_prefix=True))
-    texts = {part: _text_weights(part, loaded, models[part]) for part in family.ENCODERS}
+    encoders = [part for part in family.ENCODERS if part in models]
+    texts = {part: _text_weights(part, loaded, models[part]) for part in encoders}
     strangers = [key for key in loaded if key.split(".")[0] not in models]
     _check_fits(models, {**unet, **_prefixed(texts)}, strangers, file)
     if not metadata:
         parts = {"unet": {key.removeprefix("unet."): t for key, t in unet.items()}, **texts}
-        metadata = {k: v for part, own in parts.items() for k, v in scale_of_one(part, own).items()}
+        metadata = {}
+        for part, own in parts.items():
+            metadata |= scale_of_one(part, own, alpha)
     if unet:
         pipe.unet.load_lora_adapter(
             unet, prefix="unet", adapter_name=name, network_alphas=None, metadata=metadata
