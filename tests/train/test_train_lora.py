@@ -105,7 +105,7 @@ def test_a_signal_finishes_the_step_and_saves(
 def test_resume_means_what_it_says(
     argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Never starts over; a path goes on from it; each ends in the bits of the whole run."""
+    """Never starts over; a path is begun with, and then gone on from; all end in the same bits."""
     whole = tmp_path / "whole"
     assert run_program(lora.main, argv(whole)) == 0
     out = tmp_path / "stopped"
@@ -120,6 +120,15 @@ def test_resume_means_what_it_says(
     assert run_program(lora.main, argv(path, "--resume", str(checkpoint))) == 0
     assert f"going on from {checkpoint}" in capsys.readouterr().err
     assert "checkpoint" in read_manifest(path)["inputs"]
+    again = tmp_path / "again"
+    words = argv(again, "--resume", str(whole / "checkpoints" / "step-000002"))
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 5, signal.SIGINT)
+        assert run_program(lora.main, words) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert run_program(lora.main, words) == 0
+    assert f"going on from {again / 'checkpoints' / 'step-000005'}" in capsys.readouterr().err
+    assert adapter(again) == adapter(whole)
     assert adapter(out) == adapter(path) == adapter(whole)
 
 

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 from unskew.adapters import attach
+from unskew.evaluate.generate import _decoding_in_slices
 from unskew.pipelines import load_base
 from unskew.settings import config_path, resolve
 from unskew.train.cache import Encoded, encode
 from unskew.train.inputs import check_inputs, describe
 from unskew.train.options import SampleSettings, TrainSettings
 from unskew.train.samples import CAPTION_PX, draw_grid
+from unskew.train.training import decode_exactly
 
 SETTINGS = SampleSettings(
     every=1, prompts=("a mechanic", "a red apple"), seeds=3, steps=2, guidance=2.0
@@ -63,3 +65,18 @@ def test_a_person_can_look_the_data_over(tiny_base: Path, tiny_dataset: Path) ->
     assert "cut at" not in said
     inputs.rows[2].__dict__["text"] = "word " * 30
     assert "1 captions are cut at 24 tokens (first: row 3: word" in describe(settings, inputs)
+
+
+def test_a_vae_in_fp32_decodes_what_samplers_hand_over(tiny_base: Path) -> None:
+    """In fp32 under autocast, from half latents too, and still so after a study's drawing."""
+    pipe = load_base(tiny_base, torch.device("cpu"), torch.float32)
+    channels = pipe.vae.config.latent_channels
+    latents = torch.randn(2, channels, 4, 4).bfloat16()
+    with torch.no_grad():
+        expected = pipe.vae.decode(latents.float()).sample
+        decode_exactly(pipe.vae)
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16), _decoding_in_slices(pipe.vae):
+                [found] = pipe.vae.decode(latents, return_dict=False)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, expected)

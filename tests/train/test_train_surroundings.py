@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from unskew.runs import read_manifest
 from unskew.settings import run_program
 from unskew.train import lora
+from unskew.train import surroundings as surroundings_of
 
 Argv = Callable[..., list[str]]
 
@@ -68,3 +72,30 @@ def test_a_launcher_that_asks_for_the_same_is_none(
     """Where both say the same, or the launcher says nothing, training goes on."""
     monkeypatch.setenv(variable, value)
     assert run_program(lora.main, argv(tmp_path / "run", "--steps", "1")) == 0
+
+
+def test_a_launchers_accumulation_divides_nothing(
+    argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the settings' own, and a step's loss is a mean over its parts already."""
+    words = ("--steps", "2", "--batch.accumulation", "2", "--optimizer.clip_norm", "1e9")
+    assert run_program(lora.main, argv(tmp_path / "alone", *words)) == 0
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    assert run_program(lora.main, argv(tmp_path / "launched", *words)) == 0
+    found = [
+        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
+        for out in ("alone", "launched")
+    ]
+    norms = [[line["gradient_norm"] for line in lines] for lines in found]
+    assert norms[0] == norms[1] and len(norms[0]) == 2
+
+
+def test_the_device_that_is_told_is_the_one_that_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argv: Argv
+) -> None:
+    """A launcher's file may choose the CPU where there is a GPU."""
+    monkeypatch.setattr(
+        surroundings_of, "choose_device", lambda: (torch.device("cuda"), "cuda (a card)")
+    )
+    assert run_program(lora.main, argv(tmp_path / "run", "--steps", "1")) == 0
+    assert read_manifest(tmp_path / "run")["facts"]["device"] == "cpu (as accelerate was told)"
