@@ -15,13 +15,12 @@ from torch.nn import Module, Parameter
 from unskew.adapters import load_adapter
 from unskew.errors import UserError
 from unskew.families import stack_texts
-from unskew.fused_lora import fuse
 from unskew.noise import cell_noise
 from unskew.pipelines import load_base, load_unet
 from unskew.quantized import quantize
 from unskew.train.memory import uncompile
 from unskew.train.objective import adapter_off
-from unskew.train.training import Training
+from unskew.train.training import Training, speed_up
 
 MOST_DIFFERENCE = 0.01
 """Largest difference between the trained model and base + loaded adapter, as a share of the
@@ -55,7 +54,7 @@ def prove_adapter(training: Training, base: Path, *files: Path) -> dict[str, flo
             model = getattr(fresh, name)
             for weight in _lora_weights(model):
                 weight.data = weight.data.float()  # as the trained ones are
-            fuse(model)  # the same arithmetic: in bf16 its order may be 1 % of it
+            speed_up(model)  # the same arithmetic: in bf16 its order may be 1 % of it
         difference = (trained - _output(training, fresh)).square().mean().sqrt().item() / effect
         if not difference <= MOST_DIFFERENCE:
             raise RuntimeError(

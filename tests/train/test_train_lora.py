@@ -322,3 +322,20 @@ def test_processes_of_one_machine_meet_on_loopback(
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     assert (os.environ.get("GLOO_SOCKET_IFNAME") == loopback) == expected
     assert chosen is None or os.environ["GLOO_SOCKET_IFNAME"] == chosen
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--lora.rank", "4", "--lora.alpha", "3"),
+        ("--lora.rank", "8", "--lora.use_rslora", "true"),
+        ("--lora.use_dora", "true"),
+    ],
+)
+def test_half_precision_is_proved_by_the_same_rounding(
+    argv: Argv, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Both files, whatever the scale: nothing is rounded otherwise when it is loaded back."""
+    out = tmp_path / "run"
+    assert run_program(lora.main, argv(out, "--dtype", "bf16", *words)) == 0
+    assert read_manifest(out)["facts"]["difference"] == 0
