@@ -47,7 +47,8 @@ class Found:
 
     def facts(self, planned: int) -> dict[str, Any]:
         """What the results say of this arm."""
-        broken = {self.names()[f"{c.prompt.id}/{c.seed}"]: why for c, why in self.broken.items()}
+        names = self.names()
+        broken = {names[f"{c.prompt.id}/{c.seed}"]: why for c, why in self.broken.items()}
         return {
             "folder": str(self.folder),
             "paired_by": self.paired_by,

@@ -106,12 +106,13 @@ def load_suites(
     """Read and expand prompt files; `only` keeps the suites of those names, in the files' order.
 
     Raises UserError for a missing file, an unknown suite or value, a prompt that stands twice
-    (suites are disjoint), or a block that expands to nothing.
+    (suites are disjoint), two that have one id, or a block that expands to nothing.
     """
     files = [files] if isinstance(files, Path) else list(files)
     roles: dict[str, Role] = {}
     prompts: dict[str, list[Prompt]] = {}
     seen: dict[str, str] = {}
+    text_of: dict[str, str] = {}
     for where, block in _blocks(files):
         name, role = block.suite, block.role
         if roles.setdefault(name, role) != role:
@@ -121,6 +122,11 @@ def load_suites(
                 raise UserError(
                     f"{where}: {prompt.text!r} stands in {seen[prompt.text]!r} already; "
                     "suites share no prompt"
+                )
+            if (other := text_of.setdefault(prompt.id, prompt.text)) != prompt.text:
+                raise UserError(
+                    f"{where}: {prompt.text!r} and {other!r} have one id by chance ({prompt.id}), "
+                    "so their pictures would lie in one folder: change a word of either"
                 )
             seen[prompt.text] = name
             prompts.setdefault(name, []).append(prompt)

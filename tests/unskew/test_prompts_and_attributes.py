@@ -281,3 +281,16 @@ def test_prompt_ids_are_safe_folder_names_and_differ_with_the_text(a: str, b: st
     assert prompt_id(a).isascii()
     assert len(prompt_id(a)) <= 56
     assert (prompt_id(a) == prompt_id(b)) == (a == b)
+
+
+def test_two_prompts_of_one_id_are_refused(tmp_path: Path) -> None:
+    """Their pictures would be taken for each other's; an id is 24 bits where no letter is latin."""
+    seen: dict[str, str] = {}
+    texts = (f"{chr(a)}{chr(b)}" for a in range(0x4E00, 0x4F00) for b in range(0x4E00, 0x4F00))
+    pair = next((t, seen[i]) for t in texts if seen.setdefault(i := prompt_id(t), t) != t)
+    block = {"suite": "trained", "role": "control", "attributes": [], "prompts": []}
+    rows = [{"subject": f"s{n}", "text": text} for n, text in enumerate(pair)]
+    file = tmp_path / "prompts.yaml"
+    file.write_text(yaml.safe_dump([{**block, "prompts": rows}]), "utf-8")
+    with pytest.raises(UserError, match="have one id by chance"):
+        load_suites(file)
