@@ -23,6 +23,7 @@ from unskew.train.memory import choose_checkpointing, compile_blocks
 from unskew.train.options import TrainSettings
 from unskew.train.output import write_adapter
 from unskew.train.proof import prove_adapter
+from unskew.train.samples import draw_grid
 from unskew.train.training import Training, load_training
 
 MACOS = sys.platform == "darwin"
@@ -51,7 +52,9 @@ def dry_run(
     accelerator: Accelerator,
     train_step: Callable[[Training, int], None],
 ) -> int:
-    """Two steps on the first batch, saved and proved as at the end; what the whole would take.
+    """Two steps on the first batch and a row of samples, saved and proved as at the end.
+
+    Says what the whole would take.
 
     Raises UserError and RuntimeError as `prove_adapter` does.
     """
@@ -70,12 +73,16 @@ def dry_run(
     train_step(training, 0)
     training.stepper.read()
     seconds = time.perf_counter() - started
-    memory = max(caching_bytes, training_bytes := _most_bytes(accelerator))
-    where = "this process"
-    if accelerator.device.type == "cuda":
-        where = f"GPU (caching {caching_bytes / GIB:.2f}, training {training_bytes / GIB:.2f})"
+    training_bytes = _most_bytes(accelerator)
     if not accelerator.is_main_process:
         return 0
+    rehearse_samples(training)
+    samples_bytes = _most_bytes(accelerator)
+    memory = max(caching_bytes, training_bytes, samples_bytes)
+    where = "this process"
+    if accelerator.device.type == "cuda":
+        parts = {"caching": caching_bytes, "training": training_bytes, "samples": samples_bytes}
+        where = f"GPU ({', '.join(f'{name} {n / GIB:.2f}' for name, n in parts.items())})"
     proof = rehearse_end(training, inputs)
     items = [
         len({r.file for r in some}) * (1 + settings.pictures.horizontal_flip)
@@ -102,6 +109,18 @@ def dry_run(
         "of it",
     )
     return 0
+
+
+def rehearse_samples(training: Training) -> None:
+    """Draw a row of the sample grid in few steps, where there is to be one: it takes its memory."""
+    settings = training.settings
+    if not settings.samples.every:
+        return
+    asked = {"prompts": settings.samples.prompts[:1], "steps": min(2, settings.samples.steps)}
+    row = settings.samples.model_copy(update=asked)
+    with tempfile.TemporaryDirectory(prefix="unskew-") as folder, training.autocast():
+        texts = training.texts([*row.prompts, ""])
+        draw_grid(training.pipe, texts, row, settings.resolution_px, Path(folder) / "row.png")
 
 
 def rehearse_end(training: Training, inputs: Inputs) -> dict[str, float]:

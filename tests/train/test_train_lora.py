@@ -20,6 +20,7 @@ from torch import Tensor
 from unskew.adapters import WEIGHTS_FILE
 from unskew.runs import read_manifest, sha256_file
 from unskew.settings import run_program
+from unskew.train import dry_run as rehearsal
 from unskew.train import lora, proof, surroundings
 from unskew.train.checkpoints import LORA
 from unskew.train.numerics import learning_rate
@@ -339,3 +340,16 @@ def test_half_precision_is_proved_by_the_same_rounding(
     out = tmp_path / "run"
     assert run_program(lora.main, argv(out, "--dtype", "bf16", *words)) == 0
     assert read_manifest(out)["facts"]["difference"] == 0
+
+
+def test_a_dry_run_draws_a_row_of_samples(
+    argv: Argv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a run would draw them: what decoding takes shows before the training, not after."""
+    drawn = []
+    monkeypatch.setattr(rehearsal, "draw_grid", lambda *given: drawn.append(given))
+    assert run_program(lora.main, argv(tmp_path / "run", "--dry-run")) == 0
+    assert not drawn
+    assert run_program(lora.main, argv(tmp_path / "run", "--dry-run", "--samples.every", "3")) == 0
+    [(_, texts, row, side, _)] = drawn
+    assert set(texts) == {*row.prompts, ""} and len(row.prompts) == 1 and side == 16
