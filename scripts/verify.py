@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     # here and not above, so that --help needs no torch
     verify = importlib.import_module("unskew.scripts.verify_checks").verify
     checks = []
-    for check in verify(folder, asked.cells, asked.base):
+    for check in verify(folder, asked.cells, asked.base, asked.base_config):
         checks.append(check)
         out = sys.stderr if asked.json else sys.stdout
         state = "FAILED" if check.problems else "ok"
@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BASE",
         help="the base, where it is not to be had under the name in the card: as unskew train "
         "takes it",
+    )
+    parser.add_argument(
+        "--base_config",
+        type=Path,
+        metavar="FOLDER",
+        help="how a base of one file is put together, as unskew train takes it; best with the "
+        "diffusers version of training.json, which such a base's hash hangs on",
     )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
     return parser

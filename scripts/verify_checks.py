@@ -63,13 +63,19 @@ class Bundle:
     results: Results | None
 
 
-def verify(folder: Path, cells: int, base: str | None = None) -> Iterator[Check]:
+CACHE = Path("runs/cache")
+"""Where a base of one file is unpacked, as `unskew train` does."""
+
+
+def verify(
+    folder: Path, cells: int, base: str | None = None, base_config: Path | None = None
+) -> Iterator[Check]:
     """The checks of a bundle, one after the other.
 
     Raises UserError, before the first, where drawing is asked for and the base cannot be had.
     """
     bundle, unread = _read(folder)
-    found = _base(bundle, base) if bundle and bundle.facts.measured and cells else None
+    found = _base(bundle, base, base_config) if bundle and bundle.facts.measured and cells else None
     yield _hashes(folder)
     if bundle is None:
         yield Check("contents", "what its files say", unread)
@@ -212,11 +218,12 @@ def _formats(bundle: Bundle) -> Check:
     return Check("formats", f"{one.name} against {other.name}", _few(problems))
 
 
-def _base(bundle: Bundle, given: str | None) -> Path:
+def _base(bundle: Bundle, given: str | None, config: Path | None) -> Path:
     """The base's folder. Raises UserError where it is not to be had, or another one."""
     facts = bundle.facts.base
     try:
-        folder = resolve_base(given or facts.id, revision=None if given else facts.revision)
+        revision = None if given else facts.revision
+        folder = resolve_base(given or facts.id, revision=revision, config=config, cache=CACHE)
         sha256 = base_sha256(folder)
     except UserError as error:
         raise UserError(
