@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +60,8 @@ def gather_stream(
 def _key(source: HubSettings | ShardSettings, columns: Sequence[str]) -> str:
     """Equal where the same is read: another dataset's ledger is no beginning of this one's."""
     asked = source.model_dump(mode="json", exclude={"license", "streaming"})
-    files = _files(source) if isinstance(source, ShardSettings) else []
-    said = [asked, list(columns), [(str(file), file.stat().st_size) for file in files]]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    said = json.dumps([asked, list(columns)], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _laid_down(example: Example, folder: Path, columns: Sequence[str]) -> Line:
@@ -134,19 +134,13 @@ def _bytes_at(address: str, dataset: str) -> bytes:
     A row's words come from others: on this machine only what lies in the dataset's own folder, or
     was fetched by `datasets`, is read. Raises UserError for anything else.
     """
-    from datasets.config import HF_CACHE_HOME, HF_DATASETS_CACHE
     from datasets.utils.file_utils import xopen
-    from huggingface_hub.constants import HF_HUB_CACHE
 
-    where = address.rpartition("::")[2]
-    if "://" not in where or where.startswith(("file:", "local:")):
-        places = [dataset, HF_CACHE_HOME, HF_DATASETS_CACHE, HF_HUB_CACHE]
-        inside = [Path(place).resolve() for place in places if Path(place).exists()]
-        file = Path(where.rpartition("://")[2]).resolve()
-        if not any(file.is_relative_to(place) for place in inside):
+    for hop in address.split("::"):  # "zip://a.png::/cache/b.zip": a.png inside of b.zip
+        if ("://" not in hop or hop.startswith(("file:", "local:"))) and not _is_ours(hop, dataset):
             raise UserError(
-                f"{dataset} names {where} for a picture, a file of this machine that is not its "
-                "own: it is not read; look at the dataset, or leave it out"
+                f"{dataset} names {hop} for a picture, a file of this machine that is not its own: "
+                "it is not read; look at the dataset, or leave it out"
             )
     content: bytes
     with xopen(address, "rb") as stream:
@@ -154,10 +148,30 @@ def _bytes_at(address: str, dataset: str) -> bytes:
     return content
 
 
+def _is_ours(named: str, dataset: str) -> bool:
+    """Whether a file here is one of a dataset's; links lead out of a folder of the user's only."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    file = Path(named.rpartition("://")[2])
+    # not resolve, which follows links, nor absolute, which keeps ".."
+    here, own = os.path.abspath(file), os.path.abspath(dataset)  # noqa: PTH100
+    if Path(dataset).exists() and Path(here).is_relative_to(own):
+        return True
+    fetched = (
+        HF_HUB_CACHE,
+        config.HF_CACHE_HOME,
+        config.HF_DATASETS_CACHE,
+        config.DOWNLOADED_DATASETS_PATH,
+        config.EXTRACTED_DATASETS_PATH,
+    )
+    return any(file.resolve().is_relative_to(Path(place).resolve()) for place in fetched)
+
+
 def _of_shards(source: ShardSettings, skip: int) -> Iterator[Example]:
     from datasets import Image, load_dataset
 
-    files = [str(file) for file in _files(source)]
+    files = [str(file) for pattern in source.shards for file in _matching(pattern)]
     data: Any = load_dataset(
         "webdataset", data_files={"train": files}, split="train", streaming=True
     )
@@ -172,10 +186,6 @@ def _of_shards(source: ShardSettings, skip: int) -> Iterator[Example]:
             fields[source.columns.caption] = " ".join(str(row["txt"]).split())
         shard = Path(row["__url__"].rpartition("::")[2]).name
         yield Example(f"{shard}/{row['__key__']}", content, fields)
-
-
-def _files(source: ShardSettings) -> list[Path]:
-    return [file for pattern in source.shards for file in _matching(pattern)]
 
 
 def _matching(pattern: str) -> list[Path]:

@@ -18,11 +18,13 @@ from unskew.evaluate.answers import check_drawn_alike, read_answers, store_answe
 from unskew.evaluate.calibrate_options import CalibrateSettings
 from unskew.evaluate.calibration import (
     FOLDER,
+    OTHER_READINGS,
     Agreement,
     Labels,
     Sample,
     agreement,
     draw_sample,
+    is_sample_of,
     load_sample,
     run_fingerprint,
     stored_labels,
@@ -104,6 +106,8 @@ def _read_back(
             f"{settings.run} has no sample to label yet: run `unskew calibrate {settings.run}` "
             "first and label its page"
         )
+    if not is_sample_of(sample, results, readings):
+        raise UserError(f"{settings.run / FOLDER}: {OTHER_READINGS}")
     if resolved.dry_run:
         labels = tuple(read_answers(file, Labels, sample) for file in settings.labels)
     else:

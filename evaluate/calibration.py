@@ -145,6 +145,24 @@ def draw_sample(
     )
 
 
+OTHER_READINGS = (
+    "its sample was drawn from other readings, in which other pictures could be read, so its "
+    "labels correct nothing here: move that folder away, and label anew with `unskew calibrate`"
+)
+
+
+def is_sample_of(sample: Sample, results: Results, readings: pd.DataFrame) -> bool:
+    """Whether just this sample is drawn from these readings.
+
+    What could not be read when it was drawn had no chance of a label, whatever is read now.
+    """
+    try:
+        again = draw_sample(results, readings, run=sample.run, **sample.settings)
+    except UserError:
+        return False
+    return again == sample
+
+
 def _draw_stratum(
     readable: pd.DataFrame, attribute: str, suite: str, arm: str, n: int, seed: int
 ) -> list[dict[str, Any]]:

@@ -16,10 +16,11 @@ import pandas as pd
 from unskew.errors import UserError
 from unskew.evaluate.calibration import (
     FOLDER,
+    OTHER_READINGS,
     Labels,
     Sample,
+    is_sample_of,
     load_sample,
-    run_fingerprint,
     stored_labels,
 )
 from unskew.evaluate.correction import (
@@ -85,14 +86,11 @@ def with_labels(results: Results, readings: pd.DataFrame, folder: Path) -> Resul
     labels = stored_labels(folder, sample) if sample else ()
     if not sample or not labels:
         return results
-    if sample.run != run_fingerprint(folder):
-        print(
-            f"warning: {folder / FOLDER} was drawn from other readings, so its labels correct "
-            "nothing here: move that folder away, and label anew with `unskew calibrate`",
-            file=sys.stderr,
-        )
+    readings = with_folds(readings, results)
+    if not is_sample_of(sample, results, readings):
+        print(f"warning: {folder / FOLDER}: {OTHER_READINGS}", file=sys.stderr)
         return results
-    return correct(results, with_folds(readings, results), sample, labels)
+    return correct(results, readings, sample, labels)
 
 
 def correct(

@@ -156,10 +156,10 @@ def _facts(study: Study, before: Mapping[str, Any] | None) -> dict[str, Any]:
     drawn = (before or {}).get(DRAWINGS, {})
     changed = [arm for arm, how in now[DRAWINGS].items() if drawn.get(arm, how) != how]
     batches = plan_batches(study.cells, study.settings.batch)
-    lacking = [arm for arm, _ in _missing(study, batches) if arm in changed]
-    if before is None or len(lacking) == len(changed) * len(batches):
+    missing = [arm for arm, _ in _missing(study, batches)]
+    if before is None or len(missing) == len(now[DRAWINGS]) * len(batches):
         return now
-    if lacking:
+    if lacking := [arm for arm in missing if arm in changed]:
         there, here = (f"{f.get('device')}, dtype {f.get('dtype')}" for f in (before, now))
         raise UserError(
             f"{study.settings.out}: {len(lacking)} batches of pictures are missing, and those that "

@@ -102,11 +102,14 @@ def _lora_weights(model: Module) -> Iterator[Parameter]:
 
 @contextmanager
 def _as_loaded(training: Training) -> Iterator[None]:
-    """Inside, DoRA's magnitudes are rounded to the base's precision, as loaders round them."""
+    """Inside, the UNet's DoRA magnitudes are rounded to its precision, as loaders round them.
+
+    Text encoders are in fp32.
+    """
     kept = {
         weight: weight.data
         for name, weight in training.parameters.items()
-        if "lora_magnitude_vector" in name
+        if name.startswith("unet.") and "lora_magnitude_vector" in name
     }
     try:
         for weight, exact in kept.items():

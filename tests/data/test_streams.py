@@ -135,9 +135,23 @@ def test_pictures_that_a_dataset_only_names_are_read_where_they_are(home: Path) 
     [found] = gathered(HubSettings(kind="hub", dataset=str(home / "set")), home / "out")
     assert found.file is not None and found.file.read_bytes() == png(0)
     (home / "secret.png").write_bytes(png(1))
-    for named in (str(home / "secret.png"), f"file://{home / 'secret.png'}"):
+    secret = home / "secret.png"
+    hidden = f"{secret}::hf://datasets/org/name/a.png"
+    for named in (str(secret), f"file://{secret}", hidden, f"zip://a::{secret}"):
         with pytest.raises(UserError, match="a file of this machine that is not its own"):
             gather_streams._bytes_at(named, str(home / "set"))
+
+
+def test_a_folder_of_links_is_the_users_own(home: Path) -> None:
+    """Where pictures lie on another disk and are only linked to; twice, nothing is read again."""
+    (home / "set").mkdir()
+    (home / "0.png").write_bytes(png(0))
+    (home / "set" / "0.png").symlink_to(home / "0.png")
+    source = HubSettings(kind="hub", dataset=str(home / "set"))
+    [found] = gathered(source, home / "out")
+    assert found.file is not None and found.file.read_bytes() == png(0)
+    (home / "set" / "0.png").unlink()
+    assert gathered(source, home / "out") == [found]
 
 
 def test_remote_pictures_are_opened_where_they_are(home: Path) -> None:

@@ -300,9 +300,14 @@ def test_labels_of_other_readings_correct_nothing(
     raw = [row.model_copy(update={"corrected": None}) for row in results.representation]
     bare = results.model_copy(update={"representation": tuple(raw)})
     assert with_labels(bare, readings, run) == results
-    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
-    manifest["inputs"]["labels of exemplars"] = "another's"
-    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    sample = load_sample(run)
+    assert sample is not None
+    unread = readings["attribute"] == next(iter(sample.values))
+    unread &= readings["seed"] == readings["seed"].min()
+    less = readings.assign(readable=readings["readable"] & ~unread)
     capsys.readouterr()
-    assert with_labels(bare, readings, run) == bare
+    assert with_labels(bare, less, run) == bare
+    assert "was drawn from other readings" in capsys.readouterr().err
+    less.to_parquet(run / "readings.parquet")
+    assert calibrate(run, "--labels", str(tmp_path / "a.json")) == 2
     assert "was drawn from other readings" in capsys.readouterr().err

@@ -331,6 +331,7 @@ def test_processes_of_one_machine_meet_on_loopback(
         ("--lora.rank", "4", "--lora.alpha", "3"),
         ("--lora.rank", "8", "--lora.use_rslora", "true"),
         ("--lora.use_dora", "true"),
+        ("--lora.use_dora", "true", "--lora.components", "unet", "text_encoder"),
     ],
 )
 def test_half_precision_is_proved_by_the_same_rounding(
