@@ -72,7 +72,8 @@ def run_study(
         return run_dry(resolved)
 
     def conclude(_: Study, judged: Judged) -> None:
-        print(*(tell(judged.results) if tell else ()), sep="\n", end="\n" * bool(tell))
+        if tell:
+            print("\n".join(tell(judged.results)))
 
     with redirect_stdout(sys.stderr) if resolved.json else nullcontext():
         judged = carry_out(resolved, program, conclude=conclude)

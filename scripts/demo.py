@@ -22,7 +22,6 @@ from pathlib import Path
 import psutil
 
 from unskew.errors import UserError
-from unskew.runs import Terminated
 from unskew.settings import CRASHED, run_program
 
 LAUNCH = (
@@ -112,20 +111,23 @@ def run_stage(stage: Stage) -> int:
     child = subprocess.Popen([sys.executable, *stage.command], start_new_session=True)
     try:
         code = child.wait()
-    except KeyboardInterrupt as interruption:
-        number = signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT
+    except KeyboardInterrupt:
         print("\nstopping: the stage saves what it has", file=sys.stderr, flush=True)
-        _end_group(child, number)
+        _end_group(child)
         raise
     return 128 - code if code < 0 else code
 
 
-def _end_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Interrupt all of a stage and wait until it ended; a second interruption kills it."""
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    """End all of a stage and wait until it has saved; an interruption meanwhile kills it.
+
+    By SIGTERM, which our programs take as they take Ctrl-C: to that the launcher would say a
+    traceback, as if something had failed.
+    """
     deadline = time.monotonic() + SAVING_S
     with contextlib.suppress(ProcessLookupError):  # all of the group have ended
         try:
-            os.killpg(child.pid, number)
+            os.killpg(child.pid, signal.SIGTERM)
             while time.monotonic() < deadline:
                 child.poll()
                 os.killpg(child.pid, 0)

@@ -37,7 +37,7 @@ from unskew.train.surroundings import autocast, precision
 from unskew.train.validation_inputs import ValidationInputs
 
 ONE_BY_ONE_PX = 512
-"""Samples that are larger are decoded one by one: a row of four at 1024 px would take 12 GiB."""
+"""Samples that are larger are decoded one by one: a row together may need more than training."""
 
 
 class Denoiser(Module):
